@@ -40,7 +40,7 @@ def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputE
     domain = model.domain
     if not domain.accepts(path):
         others = [one.NOUN for one in domain_classes() if one.accepts(path)]
-        hint = f"choose with `--run` a model of {' or '.join(others)}" if others else READ
+        hint = " or ".join([*(f"choose with `--run` a model of {noun}" for noun in others), READ])
         raise UsageError(f"the model samples {domain.NOUN}, and `{path}` is not one of them", hint=hint)
     normalization = model.metadata.get("normalization") or {}
     if camera is None:

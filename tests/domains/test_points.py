@@ -115,7 +115,7 @@ def test_colors_of_an_array_are_from_minus_1_to_1_or_refused(tmp_path: Path) -> 
 
 def test_a_file_that_no_model_reads_is_refused_with_what_is_read(tmp_path: Path) -> None:
     model = tiny.model(tiny.POINTS)
-    for name, hint in (("a.npy", "a .ply cloud"), ("a.png", "--run")):
+    for name, hint in (("a.npy", "a .ply cloud"), ("a.png", "a model of images")):
         (tmp_path / name).touch()
         with pytest.raises(UsageError, match="samples point clouds") as refusal:
             invert.read_input(model, tmp_path / name)
