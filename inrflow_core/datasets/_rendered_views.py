@@ -31,20 +31,14 @@ FROM_BLENDER = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
 """Camera models of nerfstudio that are a pinhole where their distortion is 0."""
 DISTORTIONS = ("k1", "k2", "k3", "k4", "p1", "p2")
-UNKNOWN = {
-    "camera_angle_y",
-    "focal",
-    "focal_length",
-    "fx",
-    "fy",
-    "intrinsics",
-    "K",
-    "sensor_width",
-    "angle_y",
-    "w",
-    "cx",
+PERSPECTIVE = ("PERSP", "PERSPECTIVE")
+"""Blender's words for a pinhole."""
+OF_NO_FOCAL_LENGTH = {
+    *("frames", "file_path", "transform_matrix", "rotation", "time", "sharpness", "camera_model", "camera_type"),
+    *("aabb", "aabb_scale", "scale", "offset", "applied_transform", "applied_scale", "orientation_override"),
+    *("ply_file_path", "mask_path", "depth_file_path", "colmap_im_id", *DISTORTIONS),
 }
-"""Keys of cameras from which no focal length is read."""
+"""Keys that say nothing about a focal length: any other, where none is known, may state it in another way."""
 CENTERED = 0.01
 """How far the center may lie from the middle, in units of the side, and focal lengths differ."""
 SEEN = 0.8
@@ -160,9 +154,12 @@ def _focal(camera: dict[str, Any], field_of_view: float) -> float:
     """The focal length in units of the image's side: of `fl_x` and `w`, of an angle, or else of the field of view.
 
     Raises:
-        UnreadableItemError: the camera has distortion, another model than a pinhole, or a center beside the middle.
+        UnreadableItemError: the camera has distortion, another model than a pinhole, a center beside the middle, or a focal
+            length that is stated in another way or twice.
     """
-    if camera.get("camera_model", "PINHOLE") not in MODELS or any(camera.get(name, 0) for name in DISTORTIONS):
+    is_perspective = str(camera.get("camera_type", "PERSP")).upper() in PERSPECTIVE
+    is_known = is_perspective and camera.get("camera_model", "PINHOLE") in MODELS
+    if not is_known or any(camera.get(name, 0) for name in DISTORTIONS):
         raise UnreadableItemError("the cameras of its views are not pinhole cameras")
     for center, side in (("cx", "w"), ("cy", "h")):
         if center in camera and not abs(camera[center] / camera[side] - 0.5) < CENTERED:
@@ -172,9 +169,11 @@ def _focal(camera: dict[str, Any], field_of_view: float) -> float:
         focal = across / camera["w"]
         if not (0 < focal < math.inf and abs(down / camera.get("h", camera["w"]) / focal - 1) < CENTERED):
             raise UnreadableItemError("the cameras of its views have different focal lengths across and down")
+        if "camera_angle_x" in camera and not abs(math.tan(camera["camera_angle_x"] / 2) * 2 * focal - 1) < CENTERED:
+            raise UnreadableItemError("the cameras of its views state two focal lengths")
         return focal
     angle = camera.get("camera_angle_x")
-    if angle is None and camera.keys() & UNKNOWN:
+    if angle is None and camera.keys() - OF_NO_FOCAL_LENGTH:
         raise UnreadableItemError("the cameras of its views state a focal length in an unknown way")
     if angle is not None and not 0 < angle < math.pi:
         raise ValueError(f"no angle: {angle}")

@@ -417,7 +417,10 @@ def test_cameras_of_nerfstudio_have_their_focal_length(tmp_path: Path, is_for_al
         ({"k1": 0.1, "fl_x": 50, "w": 64}, "not pinhole cameras"),
         ({"camera_model": "OPENCV_FISHEYE", "fl_x": 50, "w": 64}, "not pinhole cameras"),
         ({"cx": 20, "fl_x": 50, "w": 64}, "beside the middle"),
+        ({"camera_type": "ORTHO", "camera_angle_x": 1.0}, "not pinhole cameras"),
         ({"focal_length": 50}, "in an unknown way"),
+        ({"fov": 60}, "in an unknown way"),
+        ({"camera_angle_x": 1.5, "fl_x": 50, "w": 64}, "two focal lengths"),
     ],
 )
 def test_cameras_that_are_not_known_are_refused(tmp_path: Path, camera: dict[str, Any], reason: str) -> None:
