@@ -197,6 +197,8 @@ def _structure(atoms: AtomTable, name: str, chain: str | None, is_experimental: 
             if standard in ATOM_INDEX[code] and (atom == standard or standard not in group.atom_rows):
                 rows[start + ATOM_INDEX[code][standard]] = row
     is_known = rows >= 0
+    if not is_known.any():
+        raise UnreadableItemError("none of its atoms has a name that the dictionary has for its residue, such as `CA`")
     positions = np.where(is_known[:, None], atoms.positions[rows], 0).astype(np.float32)
     if not np.isfinite(positions).all():
         raise UnreadableItemError("it has positions that are not finite numbers")

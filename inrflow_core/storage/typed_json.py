@@ -109,7 +109,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The lines of an open log from where it stands, with their ends, one at a time in memory.
+    """The lines of an open log from its position on, with their ends, one at a time in memory.
 
     Raises:
         IntegrityError: a line has more than `MAX_LINE` bytes.

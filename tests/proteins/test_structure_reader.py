@@ -390,3 +390,10 @@ def test_stems_are_names_without_format_and_packing() -> None:
     assert structure_reader.structure_name("1abc.ENT") == "1abc"
     assert structure_reader.structure_name("notes.txt") == "notes.txt"
     assert not structure_reader.is_structure("notes.txt") and structure_reader.is_structure("x.BCIF.GZ")
+
+
+def test_a_chain_none_of_whose_atoms_is_known_is_refused_and_not_read_as_empty() -> None:
+    lines = structure_writer.pdb_text([protein_files.structure()], {}).splitlines()
+    lower = "\n".join(line[:12] + line[12:16].lower() + line[16:] if line[:4] == "ATOM" else line for line in lines)
+    with pytest.raises(UnreadableItemError, match="none of its atoms has a name"):
+        structure_reader.parse(lower.encode(), "a.pdb")
