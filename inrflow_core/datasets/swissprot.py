@@ -276,7 +276,8 @@ def _notes(config: Config, left_out: LeftOutCounter, unread: Sequence[str]) -> t
 def _structure(item: Item, config: Config) -> Structure:
     location: Location = item.location
     file = location.file
-    return structure_reader.parse(file.location.read(), file.name, location.chain or config.chain)
+    chain = config.chain if location.chain is None else location.chain  # a PDB file may have a chain without a name
+    return structure_reader.parse(file.location.read(), file.name, chain)
 
 
 def _condition_bytes(config: Config) -> int:
