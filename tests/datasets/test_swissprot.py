@@ -336,7 +336,7 @@ def test_the_chain_is_the_first_the_longest_a_named_one_or_each(tmp_path: Path) 
 def test_a_chain_without_a_name_is_one_of_all(tmp_path: Path) -> None:
     laid(tmp_path, {"a.pdb": protein_files.pdb(protein_files.pdb_lines(protein_files.structure("GAG"), chain=" "))})
     [item] = items(tmp_path, chain="all")
-    assert len(swissprot.read(item, config(chain="all")).condition["residues"]) == 3
+    assert len(swissprot.read(item, config(chain="all")).variable_length["residues"]) == 3
 
 
 def test_absent_weights_are_reported_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
