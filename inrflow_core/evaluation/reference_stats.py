@@ -61,7 +61,8 @@ def _from_cache(path: Path) -> ReferenceStats:
     count = arrays["count"]
     if count.shape or count.dtype.kind not in "iu" or count < 1:
         raise IntegrityError(f"`{path}` is damaged: its `count` is not a positive whole number", hint=ACCEPTED_FILES)
-    shape = _shape(path, metadata) if "shape" in metadata else None
+    stated_shape = metadata.get("shape")
+    shape = None if stated_shape is None else _shape(path, metadata)
     checked = _moments(path, arrays["mean"], arrays["covariance"])
     moments = GaussianStats(int(count), checked.mean, checked.covariance)
     return ReferenceStats(

@@ -28,11 +28,12 @@ SMOOTHINGS = 4
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles, and colors of the vertices (RGB bytes) where there are some."""
+    """Triangles, and colors (RGB bytes) and unit normals of the vertices where there are some."""
 
     vertices: Float64[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F 3"]
     colors: UInt8[np.ndarray, "V 3"] | None = None
+    normals: Float64[np.ndarray, "V 3"] | None = None
 
 
 def sample_surface(mesh: Mesh, count: int, *, seed: int) -> Float64[np.ndarray, "N 3"]:
@@ -40,11 +41,23 @@ def sample_surface(mesh: Mesh, count: int, *, seed: int) -> Float64[np.ndarray, 
 
     The same mesh and seed give the same points; the surface must have some area.
     """
+    return np.asarray(_sampled(mesh, count, seed).points).copy()
+
+
+def sample_surface_with_normals(
+    mesh: Mesh, count: int, *, seed: int
+) -> tuple[Float64[np.ndarray, "N 3"], Float64[np.ndarray, "N 3"]]:
+    """The points of `sample_surface`, and the unit normals of their faces, by the order of the corners."""
+    cloud = _sampled(mesh, count, seed, with_normals=True)
+    return np.asarray(cloud.points).copy(), np.asarray(cloud.normals).copy()
+
+
+def _sampled(mesh: Mesh, count: int, seed: int, *, with_normals: bool = False) -> Any:
     open3d = load_open3d()
     vector = open3d.utility
     body = open3d.geometry.TriangleMesh(vector.Vector3dVector(mesh.vertices), vector.Vector3iVector(mesh.faces))
     vector.random.seed(seed % (1 << 31))
-    return np.asarray(body.sample_points_uniformly(count).points).copy()
+    return body.sample_points_uniformly(count, use_triangle_normal=with_normals)
 
 
 def closest_faces(

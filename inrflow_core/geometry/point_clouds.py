@@ -20,6 +20,8 @@ from inrflow_core.numerics import keyed_random
 BOX = "inrflow"
 """Each cloud in its own box; the other protocols compare in the units of the source."""
 PROTOCOLS = (BOX, "lion-global", "pointflow")
+PER_ITEM = ("shape", "unit-cube")
+"""Kinds of normalization whose offset and scale are stored with each item."""
 MIN_POINTS = 2
 SUBSAMPLE_KEY = "evaluation points"
 
@@ -53,7 +55,7 @@ def units(normalization: Mapping[str, Any], condition: Mapping[str, np.ndarray])
     kind = normalization.get("kind")
     if kind == "global":
         return SourceUnits(np.array(normalization["offset"], np.float64), np.array(normalization["scale"], np.float64))
-    if kind == "shape" and {"offset", "scale"} <= condition.keys():
+    if kind in PER_ITEM and {"offset", "scale"} <= condition.keys():
         return SourceUnits(*(condition[name].astype(np.float64) for name in ("offset", "scale")))
     return None
 

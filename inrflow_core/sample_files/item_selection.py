@@ -14,7 +14,7 @@ from inrflow_core import __version__
 from inrflow_core.domains._contract import array_domains, domain_class
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.formats import npz
-from inrflow_core.geometry import ply_reader
+from inrflow_core.geometry import ply_reader, point_clouds
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files.readers import domain_of_file, open_collection
@@ -141,7 +141,7 @@ def _class(dataset: shard_dataset.ShardDataset, label: int) -> str:
 
 def source_units(batch: batch.Batch, normalization: Mapping[str, Any]) -> np.ndarray:
     """Clouds in their source units."""
-    if normalization.get("kind") == "shape" and {"offset", "scale"} <= batch.condition.keys():
+    if normalization.get("kind") in point_clouds.PER_ITEM and {"offset", "scale"} <= batch.condition.keys():
         offset, scale = batch.condition["offset"][:, None], batch.condition["scale"][:, None]
     elif normalization.get("kind") == "global":
         offset, scale = np.array(normalization["offset"]), normalization["scale"]

@@ -103,7 +103,7 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
             hint="prepare it with examples",
         )
     shape = loader.domain.shape
-    stored_shape = tuple(loader.train_batch(loader.batch(0, range(1))).context.values.shape[1:])
+    stored_shape = tuple(loader.train_batch(loader.batch(0, range(1))).queries.values.shape[1:])
     if loader.domain.MAKES_STRUCTURES:  # as many atoms as the chain has
         return
     if stored_shape != (shape.num_queries, shape.value_size):

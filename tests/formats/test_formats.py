@@ -74,7 +74,7 @@ def test_a_suffix_that_no_format_has_is_refused_with_those_that_are_written(name
 def test_images_have_no_ply() -> None:
     with pytest.raises(UsageError, match=r"no format of the domain `image` writes `\.ply`"):
         writer.exporter_for(Path("out.ply"), "image")
-    assert writer.domains_for(Path("out.PLY")) == ("points", "radiance")
+    assert writer.domains_for(Path("out.PLY")) == ("points", "radiance", "shape")
     assert "image" in writer.domains_for(Path("out.h5"))
 
 

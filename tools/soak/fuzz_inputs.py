@@ -132,8 +132,10 @@ def _raw() -> list[Subject]:
         "views": ("objaverse", "--resolution", "16", *PATCHES, "--set", "renders=found", "--set", "views=2"),
         "srn-cars": ("srn-cars", "--resolution", "16"),
         "srn-cars-packed": ("srn-cars", "--resolution", "16"),
+        "occupancy": ("occupancy",),
     }
     patterns = {"imagenet": "*.[mt]*t", "imagenet-kit": "*.gz", "imagenet-csv": "*.csv", "edm": "dataset.json"}
+    occupancies = ("prepare", "occupancy", "--set", "points=50", "--set", "queries=99", "--source", "IN", *every)
     views = ("prepare", "views", "--resolution", "8", "--set", "views=2", "--source", "IN", *every)
     return [
         *(
@@ -143,6 +145,7 @@ def _raw() -> list[Subject]:
             for name, words in tables.items()
         ),
         Subject("raw meshes, rendered", "raw/meshes", "**/*", views),
+        Subject("raw meshes, as occupancies", "raw/meshes", "**/*", occupancies),
     ]
 
 

@@ -50,6 +50,7 @@ def make(folder: Path) -> None:
         ("srn-cars", _scenes),
         ("srn-cars-packed", _scenes),
         ("sequences", _sequences),
+        ("occupancy", _occupancies),
     ):
         (folder / name).mkdir(parents=True, exist_ok=True)
         write(folder / name, rng)
@@ -150,6 +151,25 @@ def _hdf5(folder: Path, rng: np.random.Generator) -> None:
         for split in ("train", "val"):
             points = rng.normal(size=(3, 64, 3)).astype("<f4")
             file.create_dataset(f"02691156/{split}", data=points, compression="gzip")
+
+
+def _occupancies(folder: Path, rng: np.random.Generator) -> None:
+    """Balls as Occupancy Networks stores shapes."""
+    for category, name in (("03001627", "chair"), ("02691156", "airplane")):
+        for split in ("train", "val"):
+            for number in range(2):
+                model = folder / category / f"{split}{number}"
+                model.mkdir(parents=True)
+                normals = rng.normal(size=(32, 3))
+                normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+                queries = rng.uniform(-0.55, 0.55, (61, 3)).astype(np.float16)
+                bits = np.packbits(np.linalg.norm(queries, axis=1) < 0.5)
+                placement = {"loc": np.zeros(3), "scale": np.array(1.0)}
+                np.savez(model / "points.npz", points=queries, occupancies=bits, **placement)
+                np.savez(model / "pointcloud.npz", points=normals / 2, normals=normals, **placement)
+            (folder / category / f"{split}.lst").write_text(f"{split}0\n{split}1\n")
+        with (folder / "metadata.yaml").open("a") as file:
+            file.write(f"'{category}':\n  id: '{category}'\n  name: {name}\n")
 
 
 def _meshes(folder: Path, rng: np.random.Generator) -> None:

@@ -1,0 +1,284 @@
+"""Shapes as occupancies: the coordinate is a position in space, the value whether it is inside.
+
+The encoder reads points on the surface, the decoder is trained on other positions (DDMI, section 4; Occupancy Networks). In
+shards a shape is in the cube [-0.5, 0.5]^3; for networks the cube with its padding is [-1, 1]^3. The target is 0 outside and 1
+inside, and a model answers with logits. A sample is a cloud on the surface where the logit is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from inrflow_core.distances import _contract as distances
+from inrflow_core.domains._contract import (
+    CLOUD_GALLERY,
+    ArrayFiles,
+    InputExample,
+    OutputSpec,
+    batch_of,
+    conditions,
+)
+from inrflow_core.errors import UsageError
+from inrflow_core.fields import Window
+from inrflow_core.geometry import isosurface, mesh, ply_reader
+from inrflow_core.numerics import keyed_random, noise_field
+from inrflow_core.sets import Condition, CoordValueSet, Points, Queries, SetSpec, TrainBatch
+from inrflow_core.shards.batch import Batch
+from inrflow_core.visualization import point_rendering
+
+QUERIES, OCCUPANCIES = "queries", "occupancies"
+"""Conditions of every shape in shards: positions, float32 (B Q 3), and the packed bits of whether each is inside."""
+SOURCE_UNITS = ("offset", "scale")
+"""Conditions that undo the normalization; no network reads them."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the shapes of a preset are."""
+
+    num_points: int = 3000
+    """Points of the surface that the encoder reads, drawn again from the stored ones in each step."""
+    noise: float = 0.005
+    """Standard deviation of the noise on these points in training; the longest side of a shape is 1."""
+    num_queries: int = 2048
+    """Positions that the decoder is trained on, drawn again from the stored ones in each step."""
+    padding: float = 0.1
+    """By this share the cube of positions is larger than that of shapes, half of it on each side."""
+    grid: int = 64
+    """Points along each side of the grid on which a sample's surface is found."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_points", 1), ("num_queries", 1), ("grid", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: at least {least}")
+        if self.grid > isosurface.MOST_RESOLUTION:
+            raise ValueError(f"`grid` is {self.grid}: at most {isosurface.MOST_RESOLUTION}")
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"`noise` is {self.noise}: from 0 to below 1")
+        if not 0 <= self.padding <= 1:
+            raise ValueError(f"`padding` is {self.padding}: from 0 to 1")
+
+
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """`2,048 surface points`."""
+    return f"{shape[0]:,} surface points"
+
+
+class Domain:
+    """A grid of positions, sets from surface points and queries, and surface points from values."""
+
+    NAME = "shape"
+    NOUN = "shapes"
+    FORMATS = ("ply", "npz", "png")
+    MESH_FORMATS = ()
+    FILES = ArrayFiles(("surface_points",), "float32", 3, (3,), "float (N P 3)", describe=describe_shape)
+    SIZE_OPTION = "--points"
+    HAS_CAMERAS = False
+    HAS_WINDOWS = False
+    REFERENCE_SPLITS = ("test", "val", "train")
+    DEFAULT_METRICS = ()
+    METRICS_OF_SEVERAL = ()
+    VIEW_DOMAIN = None
+    REQUIRED_CONDITIONS = (QUERIES, OCCUPANCIES)
+    MAKES_STRUCTURES = False
+    GALLERY = CLOUD_GALLERY
+    MEMORIZATION = None  # a sample has other points than the stored surface
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.shape = SetSpec(3, 1, Points(config.num_queries, has_coordinates=True))
+
+    @property
+    def half(self) -> float:
+        """Half the side of the cube of positions; a network's coordinate times this is a position."""
+        return (1 + self.config.padding) / 2
+
+    @property
+    def box(self) -> isosurface.Box:
+        """The cube of positions, its lowest and its highest corner."""
+        half = self.half
+        return (-half, -half, -half), (half, half, half)
+
+    def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
+        """The grid on which the surface is found, (x, y, z) with z fastest; the same for any number of surface points.
+
+        Raises:
+            UsageError: fewer than 1 point, or a window, which only images have.
+        """
+        if window is not None:
+            raise UsageError("a shape has no window", hint="leave `--window` out")
+        if size is not None and size < 1:
+            raise UsageError(f"a shape of {size} surface points is none", hint="request at least 1 point")
+        axis = torch.linspace(-1, 1, self.config.grid)
+        positions = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).flatten(0, 2)
+        return Queries(positions, torch.arange(len(positions)))
+
+    def num_queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> int:
+        """The points of the grid."""
+        return self.config.grid**3
+
+    def to_set(
+        self,
+        batch: Batch,
+        seeds: Int64[Tensor, " B"],
+        labels: np.ndarray | None = None,
+        *,
+        augment: bool = False,
+    ) -> CoordValueSet:
+        """Surface points (B P 3) as the sets that the encoder reads: their values are their coordinates.
+
+        More than `num_points` are subsampled, keyed by the seed; with `augment` (in training) they get noise. Where the batch
+        has queries, a subset of them, keyed by the seed, is in the condition: `queries` (B M 3), in the network's scale, and
+        `occupancies` (B M 1), 0 or 1.
+
+        Raises:
+            UsageError: fewer queries than the preset needs, or, with `augment`, fewer surface points.
+        """
+        config = self.config
+        stored = batch.values.shape[1]
+        if augment and stored < config.num_points:
+            raise UsageError(
+                f"the shapes have {stored:,} surface points, and the preset needs {config.num_points:,}",
+                hint=f"set `domain.num_points={stored}`, or prepare shapes of more points",
+            )
+        points = torch.from_numpy(np.ascontiguousarray(batch.values)).float() / self.half
+        if stored > config.num_points:
+            subset = keyed_random.subset(seeds.cpu(), stored, config.num_points, purpose="surface")
+            points = points.gather(1, subset[..., None].expand(-1, -1, 3))
+        if augment and config.noise:
+            ids = torch.arange(points.shape[1])
+            noise = noise_field.normal(seeds.cpu(), ids, purpose="surface noise", channels=3)
+            points = points + noise * (config.noise / self.half)
+        beside = {
+            name: value
+            for name, value in conditions(labels, batch).items()
+            if name not in (QUERIES, OCCUPANCIES, "normals", *SOURCE_UNITS)
+        }
+        if QUERIES in batch.condition:
+            beside |= self._targets(batch, seeds.cpu())
+        return CoordValueSet(Queries(points, torch.arange(points.shape[1])), points, seeds, beside)
+
+    def rows_to_read(self, sizes: Int64[np.ndarray, " B"], seeds: Int64[Tensor, " B"]) -> None:
+        """None: training reads all points, which is faster than some thousands one by one."""
+        return None
+
+    def train_batch(self, sets: CoordValueSet) -> TrainBatch:
+        """The surface points for the encoder, and the occupancies of queries for the decoder."""
+        condition = {name: value for name, value in sets.condition.items() if name not in (QUERIES, OCCUPANCIES)}
+        positions, values = sets.condition[QUERIES], sets.condition[OCCUPANCIES]
+        keys = torch.arange(positions.shape[1], device=positions.device)
+        return TrainBatch(
+            CoordValueSet(sets.queries, sets.values, sets.seeds, condition),
+            CoordValueSet(Queries(positions, keys), values, sets.seeds, condition),
+        )
+
+    def dummy_batch(self, count: int) -> CoordValueSet:
+        """Points at the origin and empty space, for planning."""
+        config = self.config
+        arrays = {
+            QUERIES: np.zeros((count, config.num_queries, 3), np.float32),
+            OCCUPANCIES: np.zeros((count, -(-config.num_queries // 8)), np.uint8),
+        }
+        points = np.zeros((count, config.num_points, 3), np.float32)
+        return self.to_set(batch_of(points, arrays), torch.zeros(count, dtype=torch.int64))
+
+    def config_for_size(self, num_pairs: int) -> Config:
+        """Its settings: all sets have one size."""
+        return self.config
+
+    def decode_values(
+        self, values: Float[Tensor, "B M C"], size: int | None = None, condition: Condition | None = None
+    ) -> np.ndarray:
+        """Points uniform on each surface, float32 (B P 3), in [-0.5, 0.5] with padding; all 0 where nothing is inside."""
+        side, count = self.config.grid, size or self.config.num_points
+        grids = values.float().cpu().numpy().reshape(len(values), side, side, side)
+        axis = np.linspace(-self.half, self.half, side)
+        points = np.zeros((len(grids), count, 3), dtype=np.float32)
+        for index, grid in enumerate(grids):
+            surface = isosurface.surface_of_grid(grid, [axis] * 3, level=0.0, outside=-1.0)
+            if len(surface.faces):
+                points[index] = mesh.sample_surface(surface, count, seed=0)
+        return points
+
+    def parse_size(self, text: str) -> int:
+        """A number of points; raises UsageError unless it is a whole number above 0."""
+        if not text.isdecimal() or int(text) < 1:
+            raise UsageError(
+                f"`--points {text}`: a shape has at least 1 surface point", hint="give a whole number above 0"
+            )
+        return int(text)
+
+    def scale_size(self, factor: float) -> int:
+        """The points that the encoder reads times `factor`, rounded; raises UsageError where no point is left."""
+        count = factor * self.config.num_points
+        if not 0.5 < count < math.inf:
+            raise UsageError(
+                f"`--scale {factor:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5"
+            )
+        return round(count)
+
+    def describe_size(self, size: int | None, condition: Condition | None = None) -> str:
+        """`2,048 surface points`."""
+        return describe_shape((size or self.config.num_points,))
+
+    def output_spec(self, size: int | None = None) -> OutputSpec:
+        """float32 (P 3)."""
+        return OutputSpec((size or self.config.num_points, 3), "float32")
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        """A .ply file."""
+        return path.suffix.lower() == ".ply"
+
+    def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
+        """A cloud on a surface, with its box centered at the origin and its longest side 1, as in training."""
+        points, center = ply_reader.read_cloud(path)
+        points = points[:, :3]
+        low, high = points.min(0), points.max(0)
+        offset, scale = (low + high) / 2, float((high - low).max())
+        if scale == 0:
+            raise UsageError(f"all points of `{path}` coincide", hint="give a cloud with some extent")
+        values = ((points - offset) / scale).astype(np.float32)
+        return InputExample(values, offset + center if center.any() else offset, scale)
+
+    def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
+        """Chamfer distance: mean squared nearest distances both ways, summed; the longest side of the original is 1."""
+        return {"chamfer": distances.find("cd").between(output, original)}
+
+    def render(self, outputs: np.ndarray) -> Any:
+        """Shaded renderings of the surface points of all shapes."""
+        return point_rendering.render_clouds(outputs, size=512 if len(outputs) == 1 else 256)
+
+    @staticmethod
+    def thumbnails(values: np.ndarray) -> np.ndarray:
+        """The surface points, which the report can rotate."""
+        return values
+
+    @staticmethod
+    def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
+        """Lengths of each shape along the axes."""
+        extents = np.ptp(values, axis=1)
+        return [(f"Length along {axis}", "longest side", extents[:, number]) for number, axis in enumerate("xyz")]
+
+    def _targets(self, batch: Batch, seeds: Int64[Tensor, " B"]) -> dict[str, Float32[Tensor, "B M _"]]:
+        """A subset of the stored queries, and whether each is inside."""
+        queries, bits = (torch.from_numpy(np.ascontiguousarray(batch.condition[n])) for n in (QUERIES, OCCUPANCIES))
+        stored, count = queries.shape[1], self.config.num_queries
+        if stored < count:
+            raise UsageError(
+                f"the shapes have {stored:,} queries, and the preset needs {count:,}",
+                hint=f"set `domain.num_queries={stored}`, or prepare shapes of more queries",
+            )
+        subset = keyed_random.subset(seeds, stored, count, purpose="occupancies")
+        positions = queries.float().gather(1, subset[..., None].expand(-1, -1, 3)) / self.half
+        inside = (bits.long().gather(1, subset // 8) >> (7 - subset % 8)) & 1
+        return {QUERIES: positions, OCCUPANCIES: inside[..., None].float()}
