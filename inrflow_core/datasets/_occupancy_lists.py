@@ -19,7 +19,7 @@ from jaxtyping import Bool
 
 from inrflow_core.datasets import _occupancies, _point_clouds
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
-from inrflow_core.datasets._shapenet_synsets import NAMES
+from inrflow_core.datasets._shapenet_synsets import title_of
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError, did_you_mean
 from inrflow_core.numerics import keyed_random
 from inrflow_core.storage.array_file import array_names, read_array
@@ -201,9 +201,7 @@ def _titles(tree: Tree) -> dict[str, tuple[str, ...]]:
     path = tree.root / METADATA
     named = _metadata(path) if path.is_file() else {}
     return {
-        category: tuple(
-            dict.fromkeys([*named.get(category, ()), *([NAMES[category]] if category in NAMES else []), category])
-        )
+        category: tuple(dict.fromkeys([*named.get(category, ()), title_of(category), category]))
         for category in sorted(tree.categories)
     }
 

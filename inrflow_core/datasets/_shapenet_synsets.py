@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from inrflow_core.errors import did_you_mean
 
+SYNSET = re.compile(r"\d{8}")
 NAMES = {
     "02691156": "airplane", "02747177": "can", "02773838": "bag", "02801938": "basket", "02808440": "bathtub",
     "02818832": "bed", "02828884": "bench", "02843684": "birdhouse", "02871439": "bookshelf", "02876657": "bottle",
@@ -18,6 +21,16 @@ NAMES = {
     "04330267": "stove", "04379243": "table", "04401088": "telephone", "04460130": "tower", "04468005": "train",
     "04530566": "vessel", "04554684": "washer",
 }  # fmt: skip
+
+
+def is_synset(name: str) -> bool:
+    """Whether a name, as of a folder, is a synset id: eight digits."""
+    return SYNSET.fullmatch(name) is not None
+
+
+def title_of(synset: str) -> str:
+    """The English name of a synset id; of another name itself."""
+    return NAMES.get(synset, synset)
 
 
 def synset_of(name: str) -> str:

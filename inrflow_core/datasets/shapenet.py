@@ -8,7 +8,6 @@ against the split `val`, and so does inrflow.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ import numpy as np
 
 from inrflow_core.datasets import _point_clouds
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
-from inrflow_core.datasets._shapenet_synsets import NAMES, synset_of
+from inrflow_core.datasets._shapenet_synsets import is_synset, synset_of, title_of
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
 from inrflow_core.shards import hdf5
 from inrflow_core.storage.array_file import array_names, read_array
@@ -35,7 +34,6 @@ DESCRIPTION = (
     "clouds of all their points, one class per category, train, val and test"
 )
 SPLITS = ("train", "val", "test")
-SYNSET = re.compile(r"\d{8}")
 HDF5 = (".hdf5", ".h5")
 PAGE = "https://github.com/stevenygd/PointFlow (section Dataset)"
 BLOCK = 64
@@ -113,7 +111,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         shape=_shape([item for items in splits.values() for item in items]),
         dtype="float32",
         fingerprint=fingerprint(file for file in files if file[0].lower().endswith((".npy", *HDF5))),
-        classes=tuple(NAMES.get(synset, synset) for synset in selected),
+        classes=tuple(title_of(synset) for synset in selected),
         normalization=normalization,
     )
 
@@ -138,7 +136,7 @@ def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str,
     roots = set()
     for name, _ in files:
         parts = (*above, *name.split("/"))
-        if parts[-1].endswith(".npy") and parts[-2] in SPLITS and SYNSET.fullmatch(parts[-3]):
+        if parts[-1].endswith(".npy") and parts[-2] in SPLITS and is_synset(parts[-3]):
             synset, split, file = parts[-3:]
             roots.add(parts[:-3])
             if len(roots) > 1:
@@ -155,7 +153,7 @@ def _single_file(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tup
         if not name.endswith(HDF5):
             continue
         with hdf5.open_hdf5_safely(folder / name, hint="download it again") as file:
-            synsets = [synset for synset in sorted(file) if SYNSET.fullmatch(synset)]
+            synsets = [synset for synset in sorted(file) if is_synset(synset)]
             for synset in synsets:
                 for split in SPLITS:
                     array: Any = file.get(f"{synset}/{split}")
@@ -176,9 +174,9 @@ def _select_categories(source: Path, config: Config, available: list[str]) -> li
     selected = sorted({synset_of(name) for name in config.categories}) or available
     for synset in selected:
         if synset not in available:
-            names = ", ".join(f"`{NAMES.get(synset, synset)}`" for synset in available)
+            names = ", ".join(f"`{title_of(synset)}`" for synset in available)
             raise MissingError(
-                f"`{source}` has no clouds of `{NAMES.get(synset, synset)}` ({synset}); it has {names}",
+                f"`{source}` has no clouds of `{title_of(synset)}` ({synset}); it has {names}",
                 hint="name another category, or leave `categories` out",
             )
     return selected

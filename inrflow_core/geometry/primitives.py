@@ -84,7 +84,7 @@ class Box:
 
     def is_inside(self, points: Points) -> Bool[np.ndarray, " N"]:
         """See `Primitive`."""
-        return ((points >= self.low) & (points <= self.high)).all(1)
+        return np.logical_and(points >= np.array(self.low), points <= np.array(self.high)).all(axis=1)
 
     def support(self, directions: Points) -> Float64[np.ndarray, " N"]:
         """See `Primitive`."""
@@ -141,12 +141,13 @@ class Cone:
         near, far = self.radii
         side = np.sqrt(near**2 + u * (far**2 - near**2))  # radii of a cone's side, whose area grows with them
         share = u if near == far else (side - near) / (far - near)
-        radius = np.choose(part, [side, near * np.sqrt(u), far * np.sqrt(u)])
-        along = np.choose(part, [self.start + share * (self.end - self.start), self.start, self.end])
+        ends = np.where(part == 1, self.start, self.end)
+        radius = np.where(part == 0, side, np.where(part == 1, near, far) * np.sqrt(u))
+        along = np.where(part == 0, self.start + share * (self.end - self.start), ends)
         slope = (near - far) / (self.end - self.start)
         length = np.hypot(1, slope)
-        outward = np.choose(part, [1 / length, 0.0, 0.0])
-        axial = np.choose(part, [slope / length, -1.0, 1.0])
+        outward = np.where(part == 0, 1 / length, 0.0)
+        axial = np.where(part == 0, slope / length, np.where(part == 1, -1.0, 1.0))
         circle = np.stack([np.cos(angle), np.sin(angle)], 1)
         return self._join(along, radius[:, None] * circle), self._join(axial, outward[:, None] * circle)
 

@@ -232,15 +232,18 @@ def test_what_does_not_exist_or_apply_is_an_error(tree: Path, tmp_path: Path) ->
 
 def test_prepared_shards_hold_the_columns_and_a_model_without_a_folder_is_counted(tree: Path, tmp_path: Path) -> None:
     (tree / CHAIR / "val.lst").write_text("c\ngone\n")
-    for workers in (1, 2):
-        job = preparation_job.resolve_job("occupancy", tree, tmp_path / f"out{workers}")
-        report = pipeline.prepare(job, workers=workers)
+    report = pipeline.prepare(preparation_job.resolve_job("occupancy", tree, tmp_path / "out"), workers=1)
     assert [(bad.name, bad.split) for bad in report.skipped] == [(f"{CHAIR}/gone", "val")]
-    shards = ShardDataset(tmp_path / "out1")
-    assert shards.domain == "shape" and shards.conditions("train") == [
-        "normals", "occupancies", "offset", "queries", "scale",
-    ]  # fmt: skip
+    shards = ShardDataset(tmp_path / "out")
+    columns = ["normals", "occupancies", "offset", "queries", "scale"]
+    assert shards.domain == "shape" and shards.conditions("train") == columns
     batch = shards.read("train", [1])
     np.testing.assert_array_equal(batch.condition["occupancies"][0], arrays()["points.npz"]["occupancies"])
+
+
+@pytest.mark.slow
+def test_workers_change_no_byte(tree: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        pipeline.prepare(preparation_job.resolve_job("occupancy", tree, tmp_path / f"out{workers}"), workers=workers)
     for file in (tmp_path / "out1").iterdir():
         assert file.read_bytes() == (tmp_path / "out2" / file.name).read_bytes()

@@ -74,8 +74,8 @@ def test_a_solid_depends_on_its_name_alone() -> None:
         first, again = occupancy_solids.read(item, SMALL), occupancy_solids.read(same, many)
         np.testing.assert_array_equal(first.values, again.values)
         np.testing.assert_array_equal(first.condition["occupancies"], again.condition["occupancies"])
-    held_out = occupancy_solids.read(items(many, "val")[0], many)
-    assert not np.array_equal(held_out.values, first.values)
+    held_out, first = (occupancy_solids.read(items(many, split)[0], many) for split in ("val", "train"))
+    assert held_out.label == first.label and not np.array_equal(held_out.values, first.values)
 
 
 def test_queries_of_a_few_that_are_all_outside_are_a_named_skip() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,11 +90,12 @@ def test_too_few_points_or_queries_are_an_error_that_names_the_setting() -> None
         split(ball_batch(points=20), augment=True)
     with pytest.raises(UsageError, match="the shapes have 10 queries, and the preset needs 30"):
         split(ball_batch(queries=10))
-    for settings, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"num_points": 0}, "at least 1"),
         ({"noise": -1.0}, "from 0"),
         ({"grid": 900}, "at most"),
-    ):
+    ]
+    for settings, message in refused:
         with pytest.raises(ValueError, match=message):
             Config(**settings)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import trimesh
@@ -13,7 +15,7 @@ RNG = np.random.default_rng(0)
 POINTS = RNG.uniform(-0.7, 0.7, (900, 3))
 
 
-def mesh_of(body: trimesh.Trimesh) -> Mesh:
+def mesh_of(body: Any) -> Mesh:
     return Mesh(np.asarray(body.vertices, np.float64), np.asarray(body.faces))
 
 
