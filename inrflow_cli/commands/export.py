@@ -138,6 +138,7 @@ def _samples(
         selection.domain,
         origin=selection.origin,
         items=selection.items,
+        arrays=selection.arrays,
         overwrite=overwrite,
         **format_options,
     )

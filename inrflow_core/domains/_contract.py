@@ -148,7 +148,7 @@ class Domain(Protocol):
     """The option that sets the size of samples; None if no option does."""
     HAS_CAMERAS: ClassVar[bool]
     """Whether samples are scenes, seen by cameras (`--views`, `--elevation` ...) or as a mesh of their density; such a domain
-    has `size_in_file`, `camera_condition` and a `box` (see `HasCameras`)."""
+    has more members (see `HasCameras`)."""
     HAS_WINDOWS: ClassVar[bool]
     """Whether a part of a sample's domain can be evaluated alone (`--window`)."""
     REFERENCE_SPLITS: ClassVar[tuple[str, ...]]
@@ -286,6 +286,14 @@ class HasCameras(Protocol):
 
     def camera_condition(self, camera: Camera) -> dict[str, np.ndarray]:
         """The condition of one view that is seen by a camera; raises UsageError for numbers out of range."""
+        ...
+
+    def condition_of_cameras(self, poses: Float32[Tensor, "B 4 4"]) -> dict[str, Tensor]:
+        """The condition of sets of one view each, seen by these cameras."""
+        ...
+
+    def condition_of_samples(self, size: Any, condition: Condition | None, count: int) -> dict[str, np.ndarray]:
+        """The cameras of the views of `count` samples of a size, float32 (B V 4 4), as shards of samples record them."""
         ...
 
     def cameras(self, size: Any, condition: Condition | None) -> Float32[np.ndarray, "*sets 4 4"]:

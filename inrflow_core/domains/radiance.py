@@ -288,6 +288,15 @@ class Domain:
         """The condition of one view, (1 4 4), that is seen by a camera; raises UsageError for numbers out of range."""
         return {CAMERA: self._camera(camera)[None]}
 
+    def condition_of_cameras(self, poses: Float32[Tensor, "B 4 4"]) -> dict[str, Tensor]:
+        """The condition of sets of one view each, seen by these cameras."""
+        return {CAMERA: poses}
+
+    def condition_of_samples(self, size: ViewSize, condition: Condition | None, count: int) -> dict[str, np.ndarray]:
+        """The camera of every view of `count` samples of a size, float32 (B V 4 4), as shards of samples record it."""
+        poses = self.cameras(size, condition)
+        return {CAMERA: np.broadcast_to(poses, (count, *poses.shape[-3:]))}
+
     def cameras(self, size: ViewSize, condition: Condition | None) -> Float32[np.ndarray, "*sets 4 4"]:
         """The cameras of views of a size, (V 4 4) for all samples or (B V 4 4)."""
         return self._cameras(size, condition).cpu().numpy()

@@ -16,7 +16,7 @@ from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.models import Model
 from inrflow_core.sample_files import readers, scene_views, subsets
 from inrflow_core.sample_files.collection import ShardCollection
-from inrflow_core.sampling import invert, labels, novel_views, provenance
+from inrflow_core.sampling import invert, labels, novel_views, provenance, support_cameras
 from inrflow_core.sampling.novel_views import ViewPlan, ViewSource
 
 ENCODED = "from one view"
@@ -52,6 +52,7 @@ def iter_scene_sets(target: EvaluatedModel, work: SamplingWork, model: Model) ->
         request = novel_views.request_of(plan, work.sampling.batch)
         options = work.sampling.options(model) if is_drawn else invert.inversion_options(model)
         origin = provenance.provenance(model, target.weights, request, options) | plan.to_json()
+        origin |= support_cameras.provenance(model) if is_drawn else {}
         path = work.folder / (f"{target.name}.h5" if is_drawn else f"{target.name}-encoded.h5")
         drawn_shards.complete_shard(
             path,

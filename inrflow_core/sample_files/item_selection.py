@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from inrflow_core.formats import npz
 from inrflow_core.geometry import ply_reader, point_clouds
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
+from inrflow_core.sample_files.collection import CAMERA
 from inrflow_core.sample_files.readers import domain_of_file, open_collection
 from inrflow_core.shards import batch, manifest, shard_dataset
 from inrflow_core.shards.batch import ALL, ConditionSelection
@@ -43,6 +44,8 @@ class Samples:
     """Metadata of each: its name, class, seed."""
     total: int
     """Number of items in the source."""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What files of arrays hold beside them: the `cameras` of scenes, float32 (B V 4 4)."""
 
 
 def read(source: Path, *, split: str | None = None, items: str | None = None, is_raw: bool = False) -> Samples:
@@ -132,7 +135,9 @@ def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: 
     values = source_units(batch, dataset.manifest.normalization) if is_raw else batch.values
     if makes_structures:
         values = open_collection(source, None if split == shard_dataset.SAMPLES else split).structures(indices)
-    return Samples(values, dataset.domain, origin, facts, dataset.count(split))
+    has_cameras = domain_class(dataset.domain).HAS_CAMERAS and CAMERA in batch.condition
+    arrays = {"cameras": batch.condition[CAMERA]} if has_cameras else {}
+    return Samples(values, dataset.domain, origin, facts, dataset.count(split), arrays)
 
 
 def _class(dataset: shard_dataset.ShardDataset, label: int) -> str:

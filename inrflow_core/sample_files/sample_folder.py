@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class SampleFolder:
         self.folder, self.seeds, self.header, self.shape, self.dtype = folder, seeds, header, tuple(shape), dtype
         self.size = size
         self.labels: Sequence[int] | None = None
+        self.condition: Mapping[str, np.ndarray] = {}
+        """As `SampleShard.condition`, of all samples."""
 
     @staticmethod
     def create_or_resume(
@@ -119,9 +121,11 @@ class SampleFolder:
         seeds = self.seeds[rows.start : rows.stop]
         labels = None if self.labels is None else self.labels[rows.start : rows.stop]
         try:
-            return SampleShard.create_or_resume(
+            shard = SampleShard.create_or_resume(
                 self._path(number), seeds, self.header, shape=self.shape, dtype=self.dtype, labels=labels
             )
+            shard.condition = {name: array[rows.start : rows.stop] for name, array in self.condition.items()}
+            return shard
         except UsageError:
             if self._path(number).is_file():  # another process has just finished it
                 return None

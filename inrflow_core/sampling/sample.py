@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inrflow_core import fields, models
 from inrflow_core.config.training import share_of_initial_weights
@@ -29,11 +30,12 @@ from inrflow_core.runtime.memory import run_unless_oom
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files.collection import ArrayCollection, in_memory
+from inrflow_core.sampling import support_cameras
 from inrflow_core.sampling.labels import check_labels, resolve_labels
 from inrflow_core.sampling.optimize import is_compiled
 from inrflow_core.sampling.options import options_for_labels
 from inrflow_core.sampling.request import SampleRequest, Size, Window, check_seeds, default_batch_size, select_part
-from inrflow_core.sets import CLASS_LABEL, Condition
+from inrflow_core.sets import CLASS_LABEL, Condition, Queries
 from inrflow_core.storage import safetensors_file
 
 MUCH_INITIAL = 0.1
@@ -98,11 +100,20 @@ def sample_fields(
         inputs[CLASS_LABEL] = torch.tensor(list(labels), dtype=torch.int64, device=device)
     keys = torch.tensor(list(seeds), dtype=torch.int64, device=device)
     return model.method.sample(
-        model.domain.queries(condition=inputs).to(device),
+        _context(model, keys, inputs).to(device),
         keys,
         inputs,
         options or options_for_labels(model, labels),
     )
+
+
+def _context(model: Model, seeds: Tensor, inputs: Condition) -> Queries:
+    """The training queries; of scenes whose condition has no camera, those of the camera that each seed chooses."""
+    if model.domain.HAS_CAMERAS and not set(model.domain.REQUIRED_CONDITIONS) & inputs.keys():
+        poses = support_cameras.support_cameras(model, seeds)
+        if poses is not None:
+            return model.domain.queries(condition=model.domain.condition_of_cameras(poses))
+    return model.domain.queries(condition=inputs)
 
 
 def evaluate(

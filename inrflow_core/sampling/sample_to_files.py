@@ -10,7 +10,7 @@ from typing import NamedTuple
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files import writer
-from inrflow_core.sampling import condition_inputs, fold, provenance, sharded, write_samples
+from inrflow_core.sampling import condition_inputs, fold, provenance, sharded, support_cameras, write_samples
 from inrflow_core.sampling.request import SampleRequest
 from inrflow_core.sampling.sharded import SampleJob
 from inrflow_core.sets import Condition
@@ -70,7 +70,7 @@ def sample_to_files(
     output = output or OutputSettings()
     source = job.open_source(reporter, model)
     origin = provenance.provenance(source.model, job.weights, job.request, source.options, job.guide)
-    job = replace(job, origin={**origin, **job.origin})
+    job = replace(job, origin={**origin, **support_cameras.provenance(source.model), **job.origin})
     if output.fasta is not None:
         weights, overwrite = output.encoder_weights, output.overwrite
         files = fold.fold(source, output.fasta, job.out, job.origin, weights=weights, overwrite=overwrite)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from inrflow_core import models
@@ -262,9 +263,11 @@ def open_sample_shard(
         UsageError: it exists already, or was started with other settings.
     """
     settings = _shard_settings(model, request, origin)
-    return SampleShard.create_or_resume(
+    shard = SampleShard.create_or_resume(
         out, list(request.seeds), **settings, labels=request.labels, overwrite=overwrite
     )
+    shard.condition = _recorded_cameras(model, request)
+    return shard
 
 
 def open_sample_folder(
@@ -276,7 +279,16 @@ def open_sample_folder(
         UsageError: it holds something else, or was started with other settings.
     """
     settings = _shard_settings(model, request, origin)
-    return SampleFolder.create_or_resume(out, request.seeds, **settings, labels=request.labels, overwrite=overwrite)
+    folder = SampleFolder.create_or_resume(out, request.seeds, **settings, labels=request.labels, overwrite=overwrite)
+    folder.condition = _recorded_cameras(model, request)
+    return folder
+
+
+def _recorded_cameras(model: Model, request: SampleRequest) -> Mapping[str, np.ndarray]:
+    """The cameras of samples that are views of scenes, a row for each seed; empty for others."""
+    if not model.domain.HAS_CAMERAS:
+        return {}
+    return model.domain.condition_of_samples(request.size, request.condition, len(request.seeds))
 
 
 def _shard_settings(model: Model, request: SampleRequest, origin: Mapping[str, str]) -> dict[str, Any]:

@@ -27,6 +27,10 @@ from inrflow_core.shards.batch import ConditionSelection
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.training.device_transfer import DeviceTransfer, InFlightBatch
 
+NUM_CAMERAS = 256
+"""Cameras of training views that weights record."""
+CAMERAS_AT_ONCE = 16
+
 
 class Loader:
     """Sets of one split, by step and position in the global batch."""
@@ -97,6 +101,23 @@ class Loader:
         rows = self.domain.rows_to_read(self.shards.sizes_at(self.split, indices), seeds)
         read = self.shards.read(self.split, indices, out=out, conditions=conditions, with_values=with_values, rows=rows)
         return self.domain.to_set(read, seeds, self._labels(read.labels), augment=augment)
+
+    def support_cameras(self) -> list[list[float]] | None:
+        """Cameras of `NUM_CAMERAS` random views of examples that are evenly spaced; None for sets without cameras.
+
+        Each is 16 numbers, row by row, which are exact in float32.
+        """
+        if not self.domain.HAS_CAMERAS:
+            return None
+        examples = np.linspace(0, len(self) - 1, NUM_CAMERAS).round().astype(np.int64)
+        seeds = keyed_random.derive_seeds(self.seed, 0, torch.arange(NUM_CAMERAS))
+        cameras: list[np.ndarray] = []
+        for start in range(0, len(examples), CAMERAS_AT_ONCE):
+            part = slice(start, start + CAMERAS_AT_ONCE)
+            sets = self.sets(examples[part], seeds[part], augment=False, with_values=False)
+            context = self.domain.train_batch(sets).context
+            cameras.append(self.domain.cameras(None, context.condition).reshape(-1, 16))
+        return [[float(f"{number:.9g}") for number in camera.tolist()] for camera in np.concatenate(cameras)]
 
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:
         """Sets of this loader as context and queries, which the domain may separate."""

@@ -22,6 +22,7 @@ from inrflow_core.planning.plan import Plan, Planner
 from inrflow_core.runs import checkpoint_manifest, run
 from inrflow_core.runtime import device, distributed, process_group
 from inrflow_core.runtime.distributed import World
+from inrflow_core.sampling import support_cameras
 from inrflow_core.shards import manifest
 from inrflow_core.storage import plain_file
 from inrflow_core.training import (
@@ -209,7 +210,9 @@ def _build_trainer(ready: CheckedTrainJob) -> Trainer:
     if world.is_main and job.check_data:
         _check_shards(ready)
     process_group.init_process_group(world)
-    model = replace(_build(ready), metadata={"classes": ready.loader.classes, "normalization": provenance})
+    recorded = {"classes": ready.loader.classes, "normalization": provenance}
+    cameras = ready.loader.support_cameras()
+    model = replace(_build(ready), metadata=recorded if cameras is None else {**recorded, support_cameras.KEY: cameras})
     if embedder is not None:
         model.method.conditioner.use(embedder)
     mark_trainable(model.method)

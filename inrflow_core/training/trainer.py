@@ -11,7 +11,7 @@ import functools
 import itertools
 import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from inrflow_core.errors import Diverged, Interrupted, MissingError
 from inrflow_core.models import Model
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.runs.best import Best, record_best
-from inrflow_core.sampling import sample
+from inrflow_core.sampling import sample, support_cameras
 from inrflow_core.sets import CLASS_LABEL, Condition, TrainBatch
 from inrflow_core.storage import atomic_write
 from inrflow_core.training import checkpoint, precompute
@@ -242,7 +242,7 @@ class Trainer:
         before, result = self.best, None
         with self._averaged_method() as method:
             if method is not None:
-                result = self.evaluation.find(Model(self.model.preset, self.model.domain, method, {}))
+                result = self.evaluation.find(replace(self.model, method=method, metadata=self._cameras))
         if result is not None:
             self.best = self.evaluation.better(self.counters.step, result, before)
             self._write_record(
@@ -250,13 +250,18 @@ class Trainer:
             )
         return self.engine.all_reduce_sum(float(self.best is not before))[0] > 0
 
+    @property
+    def _cameras(self) -> dict[str, Any]:
+        """The cameras of drawn scenes, of the model's metadata."""
+        return {name: value for name, value in self.model.metadata.items() if name == support_cameras.KEY}
+
     def draw_samples(self) -> None:
         """Save an image of samples of the EMA weights, with fixed seeds."""
         path = self.out / "samples" / f"{self.counters.step:08d}.png"
         with self._averaged_method() as method:
             if method is None:
                 return
-            model = Model(self.model.preset, self.model.domain, method, {})
+            model = replace(self.model, method=method, metadata=self._cameras)
             with atomic_write.atomic_write(path) as beside:
                 sample.preview(model, self.settings.samples, condition=self._preview_condition).save(
                     beside, format="png"

@@ -47,11 +47,19 @@ class Figures:
     """Share of the variance of samples six times as fine, in one step, that has the period of the training pixels."""
 
 
-def train(shards: Path, out: Path, overrides: list[str] | tuple[str, ...] = ()) -> Model:
-    """The preset mnist-inrct-demo with some settings changed, trained on one thread; resumed where it is not finished."""
+def train(
+    shards: Path,
+    out: Path,
+    overrides: list[str] | tuple[str, ...] = (),
+    *,
+    until: int | None = None,
+    ema: float | None = None,
+) -> Model:
+    """The preset mnist-inrct-demo with some settings changed, trained on one thread, to the end or up to a step; resumed
+    where it has begun. `ema` is as in `sample.load`."""
     settings = preset.load("mnist-inrct-demo", overrides)
-    setup.train(setup.TrainJob(settings, out, data=shards, device="cpu", threads=1))
-    return sample.load(out)
+    setup.train(setup.TrainJob(settings, out, data=shards, device="cpu", threads=1, until=until))
+    return sample.load(out, ema=ema)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from PIL import Image
 from inrflow_cli import app, console
 from inrflow_core.datasets import _mesh_reading
 from inrflow_core.geometry import cameras
+from inrflow_core.sample_files import readers, sample_folder, scene_views
 from tests import tiny
 
 FOV = 51.98948897809546
@@ -69,6 +70,31 @@ def test_views_are_written_with_their_cameras(inrflow: Inrflow, runs: dict[str, 
         expected = [cameras.orbit(turn, 10, 2, field_of_view=FOV) for turn in (0, 90, 180, 270)]
         np.testing.assert_allclose(file["cameras"], expected, atol=1e-6)
         assert json.loads(str(file["origin"]))["size"] == "8x8x4 elevation 10 distance 2"
+
+
+def test_shards_of_scenes_record_their_cameras_and_export_and_eval_read_them(
+    inrflow: Inrflow, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sample_folder, "SAMPLES_PER_SHARD", 2)
+    expected = [cameras.orbit(turn, 10, 2, field_of_view=FOV) for turn in (0, 90, 180, 270)]
+    options = ("--run", runs["scenes"], "--num", 3, "--views", 4, "--elevation", 10, "--radius", 2)
+    for out in ("scenes.h5", "scenes"):
+        inrflow("sample", tmp_path / out, *options)
+        opened = scene_views.check_posed(readers.open_collection(tmp_path / out))
+        assert opened.count == 3 and len(list((tmp_path / "scenes").glob("*.h5"))) in (0, 2)
+        for scene in range(3):
+            np.testing.assert_allclose(scene_views.read_cameras(opened, scene), expected, atol=1e-6)
+        inrflow("export", tmp_path / out, tmp_path / f"{out}.npz", "--items", "1,2")
+        with np.load(tmp_path / f"{out}.npz") as file:
+            np.testing.assert_array_equal(file["views"], opened.read([1, 2]).values)
+            np.testing.assert_allclose(file["cameras"], [expected] * 2, atol=1e-6)
+        answer = ("--reference", tmp_path / "scenes.h5", "--metrics", "fid:random", "--out", tmp_path / f"{out}-eval")
+        inrflow("eval", "--samples", tmp_path / out, *answer)
+        (result,) = json.loads((tmp_path / f"{out}-eval" / "metrics.json").read_text())["results"]
+        assert result["scores"][0]["value"] == pytest.approx(0, abs=1e-6) and result["scores"][0]["samples"] == 12
+    inrflow("sample", tmp_path / "one.h5", *options[:4])
+    one = scene_views.read_cameras(readers.open_collection(tmp_path / "one.h5"), 0)
+    np.testing.assert_allclose(one, [cameras.orbit(0, 20, 1.3, field_of_view=FOV)], atol=1e-6)
 
 
 def test_one_view_of_a_turntable_is_that_of_its_camera(inrflow: Inrflow, runs: dict[str, Path], tmp_path: Path):
