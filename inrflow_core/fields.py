@@ -22,6 +22,8 @@ from inrflow_core.sets import Condition, Queries
 
 FORMAT = "inrflow-field-1"
 """The format that a saved field's file names."""
+FUNCTION_FORMAT = "inrflow-function-1"
+"""The format that the file of one exported function names (`sampling.function_files`)."""
 
 
 class Camera(NamedTuple):

@@ -15,12 +15,25 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from inrflow_core import fields
 from inrflow_core.config import preset, toml
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.storage import safetensors_file, typed_json
 
 FORMAT = "inrflow-weights-1"
+CONTENTS = {
+    FORMAT: ("weights", "sample them with `inrflow sample OUT --run {0}` or `inrflow upsample OUT --run {0}`"),
+    fields.FORMAT: (
+        "a saved field",
+        "evaluate it with `inrflow upsample {0} OUT`, or export its functions with `inrflow export {0} OUT.safetensors`",
+    ),
+    fields.FUNCTION_FORMAT: (
+        "one exported function",
+        "read it as docs/inrct.md shows, or evaluate the saved field that it is of with `inrflow upsample FIELD OUT`",
+    ),
+}
+"""By the format that a .safetensors file names: what it holds, and what can be done with it."""
 MOST_UNCHECKED = 1_000_000
 """The largest integer setting that may be larger than the number of weights."""
 
@@ -106,6 +119,18 @@ def load(path: Path, device: str | torch.device = "cpu") -> Model:
     return Model(preset, model.domain, model.method, info)
 
 
+def content_of(path: Path) -> tuple[str, str] | None:
+    """What a .safetensors file of inrflow holds and what can be done with it, for messages; None of other files.
+
+    Raises:
+        IntegrityError: it is named .safetensors and cannot be read.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    what, use = CONTENTS.get(safetensors_file.read_metadata(path).get("format", ""), (None, ""))
+    return None if what is None else (what, use.format(path))
+
+
 def read_metadata(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any]]:
     """The preset and the info inside a file of weights (or of another kind), without its tensors.
 
@@ -116,6 +141,9 @@ def read_metadata(path: Path, kind: str = FORMAT) -> tuple[Preset, dict[str, Any
     if not path.is_file():
         raise MissingError(f"the weights file `{path}` does not exist", hint="name a .safetensors file or a run folder")
     metadata = safetensors_file.read_metadata(path)
+    content = content_of(path)
+    if metadata.get("format") != kind and content is not None:
+        raise IntegrityError(f"`{path}` holds {content[0]}, expected {CONTENTS[kind][0]}", hint=content[1])
     if metadata.get("format") != kind:
         raise IntegrityError(
             f"`{path}` has the format {metadata.get('format')!r}, expected `{kind}`",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import __version__
+from inrflow_core import __version__, models
 from inrflow_core.domains._contract import array_domains, domain_class
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.formats import npz
@@ -71,7 +71,8 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
     if not source.exists():
         raise MissingError(f"`{source}` does not exist", hint=HINT)
     if source.suffix not in (".npz", ".ply") and not structure_reader.is_structure(source.name):
-        raise UsageError(f"`{source}` holds no samples", hint=HINT)
+        what, use = models.content_of(source) or ("", HINT)
+        raise UsageError(f"`{source}` holds {what and f'{what}, '}no samples", hint=use)
     for name, is_set in (("--split", split is not None), ("--raw", is_raw)):
         if is_set:
             raise UsageError(f"`{source}` is not a folder of shards, so `{name}` does not apply", hint="leave it out")
@@ -80,11 +81,11 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
     domain = domain_of_file(source)
     assert domain is not None, "a domain has these files"
     if domain.MAKES_STRUCTURES:
-        models = open_collection(source, all_models=True)
-        indices = parse_indices(items, models.count)
+        proteins = open_collection(source, all_models=True)
+        indices = parse_indices(items, proteins.count)
         facts = [{"item": str(index)} for index in indices]
         origin = _origin({"file": source.name})
-        return Samples(models.structures(indices), domain.NAME, origin, facts, models.count)
+        return Samples(proteins.structures(indices), domain.NAME, origin, facts, proteins.count)
     points = ply_reader.read_in_place(source)
     return Samples(points[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
 

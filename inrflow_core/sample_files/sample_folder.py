@@ -77,7 +77,9 @@ class SampleFolder:
         self.labels = labels
         check_writable(folder / "-" if folder.is_dir() else folder, overwrite=True)
         folder.mkdir(exist_ok=True)
+        had_lock = (folder / LOCK).exists()
         with self._locked():
+            self._refuse_strangers(had_lock=had_lock)
             self._begin(overwrite=overwrite)
         return self
 
@@ -135,17 +137,22 @@ class SampleFolder:
         """A lock: no other process begins or ends the job meanwhile."""
         return file_lock.lock(self.folder / LOCK)
 
+    def _refuse_strangers(self, *, had_lock: bool) -> None:
+        """Raise UsageError for a folder of other files; no lock is left there that was not there before."""
+        strangers = sorted(path.name for path in self.folder.iterdir() if path.name != LOCK)
+        if self._begun() is not None or not strangers:
+            return
+        if not had_lock:
+            (self.folder / LOCK).unlink(missing_ok=True)
+        raise UsageError(
+            f"`{self.folder}` is not empty: it holds `{strangers[0]}`, which is not a file of samples",
+            hint="name another folder, or empty it",
+        )
+
     def _begin(self, *, overwrite: bool) -> None:
         whole = SampleShard(self.folder, np.asarray(self.seeds, np.int64), self.header, self.shape, self.dtype)
         job = {**whole.job(self.labels), "shard_size": self.size}
         begun = self._begun()
-        if begun is None:
-            strangers = sorted(path.name for path in self.folder.iterdir() if path.name != LOCK)
-            if strangers:
-                raise UsageError(
-                    f"`{self.folder}` is not empty: it holds `{strangers[0]}`, which is not a file of samples",
-                    hint="name another folder, or empty it",
-                )
         differs = None if begun is None else typed_json.first_difference(begun, job)
         if differs is not None and not overwrite:
             raise UsageError(

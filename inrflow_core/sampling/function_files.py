@@ -16,9 +16,6 @@ from inrflow_core.sample_files import item_selection
 from inrflow_core.sampling import provenance, sample
 from inrflow_core.storage import atomic_write, safetensors_file
 
-FORMAT = "inrflow-function-1"
-"""The format that a file of one function names."""
-
 
 def is_field_file(path: Path) -> bool:
     """Whether a path is a file that `--save-field` wrote."""
@@ -61,4 +58,4 @@ def _metadata(model: Model, source: Path) -> dict[str, str]:
     """Provenance, and the domain with its settings, such as the resolution of training."""
     origin = provenance.provenance_of_file(source, model, None)
     settings = {name: str(value) for name, value in vars(model.domain.config).items() if name != "value_scale"}
-    return {"format": FORMAT, "domain": model.domain.NAME, **settings, **origin}
+    return {"format": fields.FUNCTION_FORMAT, "domain": model.domain.NAME, **settings, **origin}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,14 @@ from inrflow_core.sampling import provenance as sampling_provenance
 from inrflow_core.sampling.request import Size, Window
 from inrflow_core.shards.batch import Batch
 from inrflow_core.storage import plain_file
+from inrflow_core.visualization import image_io
 
 INVERSION_STEPS = 50
 """Default Heun steps each way, 200 evaluations in all. Digits are reconstructed exactly; with 20 steps at 53 dB or more."""
 READ = "name an image, a .ply cloud or a saved field"
-"""The remedy where an input file is of another kind."""
+"""The remedy where an input file is missing."""
+INPUTS = {"an image": Path("image.png"), "a .ply cloud": Path("cloud.ply")}
+"""Kinds of files that are inverted, with an example of each."""
 
 
 def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputExample:
@@ -39,15 +43,25 @@ def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputE
             raise MissingError(f"`{path}` does not exist", hint=READ)
     domain = model.domain
     if not domain.accepts(path):
-        others = [one.NOUN for one in domain_classes() if one.accepts(path)]
-        hint = " or ".join([*(f"choose with `--run` a model of {noun}" for noun in others), READ])
-        raise UsageError(f"the model samples {domain.NOUN}, and `{path}` is not one of them", hint=hint)
+        raise UsageError(
+            f"the model samples {domain.NOUN}, and `{path}` is not one of them", hint=_input_hint(domain, path)
+        )
     normalization = model.metadata.get("normalization") or {}
     if camera is None:
         return domain.read_input(path, normalization)
     if not domain.HAS_CAMERAS:
         raise UsageError(f"`--camera` does not apply: the model samples {domain.NOUN}", hint="leave it out")
     return replace(domain.read_input(path, normalization), condition=domain.camera_condition(camera))
+
+
+def _input_hint(domain: Any, path: Path) -> str:
+    """A model that reads such a file by its suffix, or else a file that the model reads."""
+    is_input = any(path.suffix.lower() == file.suffix for file in INPUTS.values()) or image_io.is_image_name(path.name)
+    others = [one.NOUN for one in domain_classes() if one.NAME != domain.NAME and one.accepts(path)]
+    if is_input and others:
+        return f"choose with `--run` a model of {' or '.join(others)}"
+    kinds = [kind for kind, file in INPUTS.items() if domain.accepts(file)]
+    return f"give {' or '.join(kinds)}" if kinds else "draw samples with `inrflow sample`"
 
 
 def invert(

@@ -33,8 +33,8 @@ def support_cameras(model: Model, seeds: Int64[Tensor, " B"]) -> Float32[Tensor,
     recorded = _recorded(model.metadata)
     if recorded is None:
         return None
-    chosen = (keyed_random.uniform(seeds.cpu(), purpose="support")[:, 0] * len(recorded)).long()
-    return torch.from_numpy(recorded)[chosen].to(seeds.device)
+    numbers = (keyed_random.uniform(seeds.cpu(), purpose="support")[:, 0] * len(recorded)).long()
+    return torch.from_numpy(recorded)[numbers].to(seeds.device)
 
 
 def provenance(model: Model) -> dict[str, str]:

@@ -97,7 +97,7 @@ def test_training_records_cameras_of_its_views_exactly(tmp_path: Path):
 @pytest.mark.parametrize(
     "numbers", [[], "x", [[1.0] * 15], [[float("nan")] * 16], [[0.0] * 16], {"a": 1}, [[1e300] * 16], [None]]
 )
-def test_what_is_no_camera_is_refused(model: Model, numbers: Any):
+def test_records_of_other_numbers_are_refused(model: Model, numbers: Any):
     broken = replace(model, metadata={support_cameras.KEY: numbers})
     with pytest.raises(IntegrityError, match="are no cameras"):
         sample.sample_fields(broken, [0])

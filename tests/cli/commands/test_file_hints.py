@@ -1,0 +1,81 @@
+"""Files and folders of another kind than a command reads: the hint names what can be done with them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inrflow_cli import app, console
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of images with a saved field and its function, and a run of clouds."""
+    parent = tmp_path_factory.mktemp("hints")
+    tiny.run_folder(parent / "images", tiny.INR)
+    tiny.run_folder(parent / "clouds", tiny.POINTS, condition=None)
+    sampled = ["sample", parent / "out.png", "--run", parent / "images", "--save-field", parent / "field.safetensors"]
+    assert app.run([str(word) for word in sampled]) == 0
+    assert app.run(["export", str(parent / "field.safetensors"), str(parent / "one.safetensors")]) == 0
+    np.save(parent / "x.npy", np.zeros((5, 3), np.float32))
+    np.savez(parent / "x.npz", points=np.zeros((1, 5, 3), np.float32))
+    return parent
+
+
+FIELD = "holds a saved field, no samples hint: evaluate it with `inrflow upsample field.safetensors OUT`"
+FUNCTION = (
+    "hint: read it as docs/inrct.md shows, or evaluate the saved field that it is of with `inrflow upsample FIELD"
+)
+WEIGHTS = "images/checkpoints/00000002/weights.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "code"),
+    [
+        ("export field.safetensors x.ply", FIELD, 2),
+        ("export field.safetensors x.png", FIELD, 2),
+        ("export one.safetensors x.png", f"holds one exported function, no samples {FUNCTION}", 2),
+        ("export one.safetensors x.safetensors", f"holds one exported function, expected weights {FUNCTION}", 4),
+        ("upsample one.safetensors x.png", f"holds one exported function, expected a saved field {FUNCTION}", 4),
+        (f"upsample {WEIGHTS} x.png", f"`inrflow upsample OUT --run {WEIGHTS}`", 4),
+        (f"export {WEIGHTS} x.png", "holds weights, no samples hint: sample them with", 2),
+        ("sample x.png --run field.safetensors", "holds a saved field, expected weights hint: evaluate it", 4),
+        ("upsample x.npy out.ply --run clouds", "`x.npy` is not one of them hint: give a .ply cloud", 2),
+        ("upsample x.npz out.ply --run clouds", "`x.npz` is not one of them hint: give a .ply cloud", 2),
+        (
+            "upsample out.png out.ply --run clouds",
+            "not one of them hint: choose with `--run` a model of images or scene",
+            2,
+        ),
+    ],
+)
+def test_the_hint_says_what_works(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    message: str,
+    code: int,
+):
+    monkeypatch.chdir(folder)
+    before = sorted(os.listdir())
+    console.stderr.cache_clear()
+    assert app.run(words.split()) == code
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize("names", [["a.txt"], ["a.txt", ".lock"]])
+def test_a_folder_of_other_files_is_left_as_it_was(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], names: list[str]
+):
+    for name in names:
+        (tmp_path / name).write_text("")
+    console.stderr.cache_clear()
+    assert app.run(["sample", "--run", str(folder / "images"), "--num", "2", str(tmp_path)]) == 2
+    assert "is not empty: it holds `a.txt`" in " ".join(capsys.readouterr().err.split())
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
