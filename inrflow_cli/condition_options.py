@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inrflow_core.fields import Camera
     from inrflow_core.models import Model
 
-CAMERA = (0.0, 0.0, 3.5, 40.0)
+FIRST_VIEW = (0.0, 0.0, 3.5, 40.0)
 """Default azimuth, elevation, distance and field of view of the camera of an image: the first view of INRFlow."""
 FORMAT = "pdb"
 
@@ -76,7 +76,7 @@ def check(options: ConditionOptions, label: str | None, form: str) -> None:
 def image_camera(camera: Camera) -> tuple[float, float, float, float]:
     """Azimuth, elevation, distance and field of view of the camera of an image, where left out those of the first view."""
     azimuth, elevation, distance, field_of_view = (
-        usual if number is None else number for number, usual in zip(camera, CAMERA, strict=True)
+        usual if number is None else number for number, usual in zip(camera, FIRST_VIEW, strict=True)
     )
     return azimuth, elevation, distance, field_of_view
 

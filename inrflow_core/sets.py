@@ -23,6 +23,8 @@ Condition = Mapping[str, Tensor]
 
 CLASS_LABEL = "label"
 """The condition of every set whose data has classes."""
+CAMERA = "camera"
+"""The condition of posed views: their cameras, (4 4) each, as geometry/cameras.py has them."""
 
 PER_GROUP_CONDITIONS = ("residues", "embedding")
 """Conditions with a row for each group of a set, padded as the set is."""

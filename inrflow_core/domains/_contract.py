@@ -6,6 +6,7 @@ the Protocol below. No other module names a domain: a new one is a new file.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from inrflow_core import registry
+from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Size, Window
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.proteins.structure import Structure
@@ -364,6 +366,13 @@ def empty_sets(queries: Queries, spec: SetSpec, count: int, condition: Condition
     """Sets of zeros at some queries, for planning."""
     values = torch.zeros(count, spec.num_queries, spec.value_size)
     return CoordValueSet(queries, values, torch.zeros(count, dtype=torch.int64), condition or {})
+
+
+def scaled(count: int, factor: float) -> int:
+    """A number of pixels or points times `--scale`, rounded; raises UsageError where nothing is left, or without an end."""
+    if not 0.5 < count * factor < math.inf:
+        raise UsageError(f"`--scale {factor:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5")
+    return round(count * factor)
 
 
 def pixel_statistics(values: np.ndarray, noun: str, unit: str) -> list[tuple[str, str, np.ndarray]]:

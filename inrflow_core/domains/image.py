@@ -6,7 +6,6 @@ square; another aspect ratio is a wider window of the plane, with the training s
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from inrflow_core.domains._contract import (
     empty_sets,
     pixel_statistics,
     psnr_of_each,
+    scaled,
 )
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Window
@@ -183,12 +183,8 @@ class Domain(DecodedAtOwnPairs):
 
     def scale_size(self, factor: float) -> tuple[int, int]:
         """Rows and columns of the training grid times `factor`, rounded; raises UsageError where no pixel is left."""
-        side = factor * self.config.resolution
-        if not 0.5 < side < math.inf:
-            raise UsageError(
-                f"`--scale {factor:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5"
-            )
-        return round(side), round(side)
+        side = scaled(self.config.resolution, factor)
+        return side, side
 
     def describe_size(self, size: ImageSize, condition: Condition | None = None) -> str:
         """`96 x 96 pixels`."""

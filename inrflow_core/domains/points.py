@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from inrflow_core.domains._contract import (
     OutputSpec,
     conditions,
     empty_sets,
+    scaled,
 )
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.fields import Window
@@ -178,12 +178,7 @@ class Domain(DecodedAtOwnPairs):
 
     def scale_size(self, factor: float) -> int:
         """The points of a training set times `factor`, rounded; raises UsageError where no point is left."""
-        count = factor * self.config.num_points
-        if not 0.5 < count < math.inf:
-            raise UsageError(
-                f"`--scale {factor:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5"
-            )
-        return round(count)
+        return scaled(self.config.num_points, factor)
 
     def describe_size(self, size: int | None, condition: Condition | None = None) -> str:
         """`2,048 points`."""

@@ -28,17 +28,16 @@ from inrflow_core.domains._contract import (
     conditions,
     pixel_statistics,
     psnr_of_each,
+    scaled,
 )
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Orbit, Surface, Window
 from inrflow_core.geometry import cameras
 from inrflow_core.numerics import keyed_random
-from inrflow_core.sets import Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
+from inrflow_core.sets import CAMERA, Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
 from inrflow_core.visualization import image_grid, image_io
 
-CAMERA = "camera"
-"""The condition of every scene: its cameras, as geometry/cameras.py has them."""
 MOST_RESOLUTION = 4096
 MOST_VIEWS = 1024
 """The most views of a turntable: all are in memory."""
@@ -242,12 +241,8 @@ class Domain:
 
     def scale_size(self, factor: float) -> tuple[int, int]:
         """Rows and columns of the training views times `factor`, rounded; raises UsageError where no pixel is left."""
-        side = factor * self.config.resolution
-        if not 0.5 < side < math.inf:
-            raise UsageError(
-                f"`--scale {factor:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5"
-            )
-        return round(side), round(side)
+        side = scaled(self.config.resolution, factor)
+        return side, side
 
     def size_in_file(
         self,

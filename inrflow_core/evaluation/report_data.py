@@ -26,8 +26,9 @@ from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.report import content
 from inrflow_core.runtime.progress import Progress
-from inrflow_core.sample_files.collection import CAMERA, IMAGE, SampleCollection, ShardCollection
+from inrflow_core.sample_files.collection import IMAGE, SampleCollection, ShardCollection
 from inrflow_core.sample_files.subsets import evenly_spaced
+from inrflow_core.sets import CAMERA
 
 AZIMUTH = 35.0
 """Initial azimuth of the view of a cloud, in degrees about y (`point_rendering.cloud`)."""

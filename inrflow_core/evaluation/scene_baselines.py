@@ -29,6 +29,8 @@ MOST_PAIRS = 1 << 22
 """Pairs of a camera and a training scene that are compared at most: of more, evenly spaced training scenes are used."""
 BLOCK_BYTES = 1 << 28
 """Bytes of sums of views, or of encoded views, that are in memory at once."""
+COMPARED_BYTES = 1 << 24
+"""Bytes of the differences of cameras that are in memory at once, of one pose at least."""
 MOST_BYTES = 1 << 30
 """Bytes of mean views, one for each different camera; of more, the mean view is left out."""
 Poses = Float64[np.ndarray, "K 3 4"]
@@ -91,8 +93,12 @@ def novel_cameras(plan: ViewPlan) -> NovelCameras:
 
 def nearest_cameras(poses: Poses, cameras: Float64[np.ndarray, "V 3 4"]) -> Int64[np.ndarray, " K"]:
     """For each pose, the index of the nearest camera; of equals the first."""
-    differences = poses.reshape(-1, 1, 12) - cameras.reshape(1, -1, 12)
-    return np.square(differences).sum(-1).argmin(1)
+    nearest, block = np.empty(len(poses), dtype=np.int64), max(1, COMPARED_BYTES // (cameras.nbytes or 1))
+    for start in range(0, len(poses), block):
+        part = slice(start, start + block)
+        differences = poses[part].reshape(-1, 1, 12) - cameras.reshape(1, -1, 12)
+        nearest[part] = np.square(differences).sum(-1).argmin(1)
+    return nearest
 
 
 def mean_views(

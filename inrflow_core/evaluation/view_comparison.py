@@ -7,7 +7,7 @@ from jaxtyping import Float64, Int64
 
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import sample_matching
-from inrflow_core.metrics import _view_inputs
+from inrflow_core.geometry import cameras
 from inrflow_core.metrics._inputs import MeasureOfPairs
 from inrflow_core.metrics._view_inputs import ViewScores
 from inrflow_core.runtime.progress import Progress
@@ -44,7 +44,7 @@ def compare_views(
             )
         item, views, support = (batch.condition[name].astype(np.int64).reshape(-1) for name in RECORD)
         shown = sample_matching.match_recorded(samples, item, reference)
-        expected = _view_inputs.support_views(counts[shown])
+        expected = cameras.support_views(counts[shown])
         if (views >= counts[shown]).any() or (support != expected).any() or (views == support).any():
             raise UsageError(
                 f"{samples.display_name} has views of other scenes than {reference.display_name}, or from another view",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 DEFAULT_FOV = 40.0
@@ -21,6 +21,15 @@ DISTANCE = 3.5
 """From the origin to each camera, in units in which the object's box spans [-1, 1]; INRFlow, appendix A.2."""
 OPENGL = np.diag([1.0, -1.0, -1.0])
 """From OpenCV's axes to those of OpenGL and Blender (y up, z out of the image), and back."""
+SUPPORT_VIEW = 64
+"""The view of a scene that is encoded where novel views are measured, by pixelNeRF's convention for SRN."""
+SUPPORT = "view-64-or-middle"
+"""The name of that rule (`support_views`) in protocols and provenance."""
+
+
+def support_views(counts: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """The view to encode of scenes with these numbers of views: number 64, counted from 0, or the middle one of fewer."""
+    return np.where(counts > SUPPORT_VIEW, SUPPORT_VIEW, counts // 2)
 
 
 def look_at(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from inrflow_core.errors import UsageError
+from inrflow_core.geometry import cameras
 from inrflow_core.metrics._image_pairs import Pairs, means_without_each, psnr_of_each
 from inrflow_core.metrics._inputs import (
     Cost,
@@ -31,15 +32,8 @@ from inrflow_core.metrics._inputs import (
 )
 from inrflow_core.metrics._ssim import ssim_of_each
 
-PROTOCOLS = ("view-64-or-middle",)
+PROTOCOLS = (cameras.SUPPORT,)
 MIN_ITEMS = 1
-SUPPORT_VIEW = 64
-"""The view that is read, by pixelNeRF's convention for SRN."""
-
-
-def support_views(counts: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-    """The view that is read of scenes with these numbers of views: number 64, or the middle one of fewer."""
-    return np.where(counts > SUPPORT_VIEW, SUPPORT_VIEW, counts // 2)
 
 
 def psnr(samples: UInt8[np.ndarray, "N H W C"], reference: UInt8[np.ndarray, "N H W C"]) -> Float64[np.ndarray, " N"]:

@@ -25,8 +25,8 @@ IS_CENTERED = "is_centered"
 """Whether a cloud lay too far from the origin for float32 and was centered."""
 LIGHT_CONDITIONS = ("offset", "scale", "view", "item", "support")
 """Conditions that are read with every item. Others, such as images and their tokens, are many times larger than a cloud."""
-IMAGE, CAMERA = "image", "camera"
-"""Conditions of point clouds in several views: the rendered image and its camera."""
+IMAGE = "image"
+"""The condition of point clouds in several views: the rendered image; its camera is the condition `sets.CAMERA`."""
 
 C = TypeVar("C", bound="_Collection")
 

@@ -17,8 +17,8 @@ from inrflow_core.formats import npz
 from inrflow_core.geometry import ply_reader, point_clouds
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.sample_files.collection import CAMERA
 from inrflow_core.sample_files.readers import domain_of_file, open_collection
+from inrflow_core.sets import CAMERA
 from inrflow_core.shards import batch, manifest, shard_dataset
 from inrflow_core.shards.batch import ALL, ConditionSelection
 

@@ -10,7 +10,8 @@ from jaxtyping import Float32, Int64, UInt8
 
 from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import UsageError
-from inrflow_core.sample_files.collection import CAMERA, ArrayCollection, SampleCollection, ShardCollection
+from inrflow_core.sample_files.collection import ArrayCollection, SampleCollection, ShardCollection
+from inrflow_core.sets import CAMERA
 from inrflow_core.shards.batch import ConditionSelection
 
 BLOCK = 256

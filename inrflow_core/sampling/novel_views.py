@@ -17,15 +17,16 @@ from jaxtyping import Float32, Int64, UInt8
 from inrflow_core.domains._contract import InputExample
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Field
-from inrflow_core.metrics import _view_inputs
+from inrflow_core.geometry import cameras
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sample_files import scene_views
-from inrflow_core.sample_files.collection import CAMERA, ArrayCollection, ShardCollection, in_memory
+from inrflow_core.sample_files.collection import ArrayCollection, ShardCollection, in_memory
 from inrflow_core.sample_files.subsets import evenly_spaced
 from inrflow_core.sampling import invert, sample
 from inrflow_core.sampling.request import SampleRequest
 from inrflow_core.sampling.write_samples import SampleSource
+from inrflow_core.sets import CAMERA
 
 BATCH = 32
 """Views in a piece of a shard of samples: a kill loses at most one piece of each process."""
@@ -60,7 +61,7 @@ class ViewPlan:
         source = f"{self.reference.digest[:16]} {self.reference.split or ''}".strip()
         if self.support is None:
             return {"cameras_of": source}
-        return {"encoded_from": source, "support": _view_inputs.PROTOCOLS[0]}
+        return {"encoded_from": source, "support": cameras.SUPPORT}
 
 
 def plan_views(
@@ -77,7 +78,7 @@ def plan_views(
         UsageError: a scene that would be encoded has a single view.
     """
     counts = scene_views.view_counts(reference)
-    support = _view_inputs.support_views(counts)
+    support = cameras.support_views(counts)
     scenes: list[int] = []
     views: list[int] = []
     for scene, count in enumerate(counts.tolist()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,17 @@ def test_equal_cameras_are_compared_once_and_a_copy_of_a_scene_is_found(tmp_path
     means = scene_baselines.mean_views(novel, training)
     exact = np.mean([one[3].astype(float) for one in views], axis=0)
     np.testing.assert_array_equal(means[novel.pose_of[2]], np.floor(exact + 0.5))
+
+
+def test_the_nearest_cameras_of_many_poses_are_found_in_bounded_memory():
+    rng = np.random.default_rng(0)
+    poses, known = rng.normal(size=(20_000, 3, 4)), rng.normal(size=(100, 3, 4))
+    known[7] = known[3]  # of equals the first
+    tracemalloc.start()
+    nearest = scene_baselines.nearest_cameras(poses, known)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20  # all differences at once are 192 MB, twice
+    rows = rng.integers(0, len(poses), 200)
+    expected = [np.square(known - poses[row]).sum((1, 2)).argmin() for row in rows]
+    assert nearest[rows].tolist() == expected and 7 not in nearest and 3 in nearest

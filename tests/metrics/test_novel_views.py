@@ -8,6 +8,7 @@ import pytest
 from inrflow_core import registry
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import intervals, metric_specs
+from inrflow_core.geometry import cameras
 from inrflow_core.metrics import _view_inputs, fid, novel_view_psnr
 from inrflow_core.metrics._inputs import Features
 from inrflow_core.metrics._view_inputs import PROTOCOLS, ViewScores
@@ -16,7 +17,7 @@ PROTOCOL = PROTOCOLS[0]
 
 
 def test_the_view_that_is_read_is_number_64_or_the_middle_one_of_fewer():
-    assert _view_inputs.support_views(np.array([50, 251, 2, 64, 65, 24])).tolist() == [25, 64, 1, 32, 64, 12]
+    assert cameras.support_views(np.array([50, 251, 2, 64, 65, 24])).tolist() == [25, 64, 1, 32, 64, 12]
 
 
 def test_each_view_has_the_psnr_and_the_ssim_of_the_pair():
