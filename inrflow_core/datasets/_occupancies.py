@@ -24,6 +24,8 @@ HALF = (1 + PADDING) / 2
 """Half the side of the cube of queries."""
 CUBE = {"kind": "unit-cube", "padding": PADDING, "undo": "points * condition/scale + condition/offset"}
 """Normalization `unit-cube`: each shape's box is centered at the origin and its longest side is 1."""
+MOST_POINTS = 10_000_000
+"""Surface points and queries of a shape, each: a worker holds a shard of shapes in memory."""
 ROUNDING = 1e-3
 """How far beyond the cube points may be: those of float16."""
 
@@ -41,10 +43,10 @@ class Shape:
 
 
 def check_counts(points: int | None, queries: int | None) -> None:
-    """Check numbers of a data set's settings; raises ValueError below one."""
+    """Check numbers of a data set's settings; raises ValueError below one and above `MOST_POINTS`."""
     for name, count in (("points", points), ("queries", queries)):
-        if count is not None and count < 1:
-            raise ValueError(f"`{name}` is {count}: at least 1")
+        if count is not None and not 1 <= count <= MOST_POINTS:
+            raise ValueError(f"`{name}` is {count:,}: from 1 to {MOST_POINTS:,}")
 
 
 def check_near(near: float, deviation: float) -> None:

@@ -33,8 +33,6 @@ MAX_TEXT = 64 << 20
 """Bytes of a list or of the metadata; ShapeNet's longest list has 200 kB."""
 NUM_SAMPLED = 7
 """Models whose numbers of points are compared: one of another size decides nothing."""
-MAX_PER_MODEL = 10_000_000
-"""Points of a model."""
 MAX_NAME = 200
 """Characters of the name of a model."""
 SHOWN = 5
@@ -278,7 +276,7 @@ def _array(path: Path, name: str) -> np.ndarray:
 def _rows(path: Path, name: str) -> np.ndarray:
     """An array of points or normals, (N 3), as float32."""
     rows = _array(path, name)
-    if rows.ndim != 2 or rows.shape[1] != 3 or rows.dtype.kind != "f" or not 0 < len(rows) <= MAX_PER_MODEL:
+    if rows.ndim != 2 or rows.shape[1] != 3 or rows.dtype.kind != "f" or not 0 < len(rows) <= _occupancies.MOST_POINTS:
         raise UnreadableItemError(
             f"the `{name}` of its `{path.name}` are {rows.dtype} of shape {rows.shape}, not (N, 3) of "
             "floating-point numbers"

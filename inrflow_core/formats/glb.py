@@ -31,7 +31,7 @@ def write(
     import trimesh
 
     mesh = surface_of(sample, SUFFIXES[0], method=surface)
-    body = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    body = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=mesh.normals, process=False)
     if mesh.colors is not None:
         body.vertex_attributes["COLOR_0"] = srgb_to_linear(mesh.colors / 255).astype(np.float32)
 

@@ -28,6 +28,10 @@ def write(
     form = "v" + " %.6g" * rows.shape[1]
     lines = [f"# {key}: {' '.join(value.split())}" for key, value in origin.items()]
     lines += [form % tuple(row) for row in rows.tolist()]
-    lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
+    if mesh.normals is None:
+        lines += [f"f {a} {b} {c}" for a, b, c in (mesh.faces + 1).tolist()]
+    else:
+        lines += [f"vn {x:.6g} {y:.6g} {z:.6g}" for x, y, z in mesh.normals.tolist()]
+        lines += [f"f {a}//{a} {b}//{b} {c}//{c}" for a, b, c in (mesh.faces + 1).tolist()]
     with atomic_write.atomic_write(path) as beside:
         beside.write_text("\n".join(lines) + "\n", encoding="utf-8")

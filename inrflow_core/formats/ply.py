@@ -32,7 +32,7 @@ def write(
     has_colors: bool | None = None,
 ) -> None:
     """Write positions as float32 (as double those of a cloud far from the origin), and on request estimated unit normals,
-    and colors as bytes; of a mesh also its triangles.
+    and colors as bytes; of a mesh also its triangles and its own normals.
 
     `has_colors` None keeps the colors of clouds (channels 3 to 5, in [-1, 1]) and meshes that have them.
 
@@ -44,8 +44,10 @@ def write(
         raise UsageError("the cloud has no colors to write", hint="leave the colors out")
     kind = "<f8" if points.dtype == np.float64 and is_far(points) else "<f4"
     columns = {name: points[:, axis].astype(kind) for axis, name in enumerate("xyz")}
-    if has_normals:
+    normals = sample.normals if isinstance(sample, Mesh) else None
+    if has_normals and normals is None:
         normals = mesh.normals(points.astype(np.float64))
+    if normals is not None:
         columns |= {name: normals[:, axis].astype("<f4") for axis, name in enumerate(("nx", "ny", "nz"))}
     if colors is not None and has_colors is not False:
         columns |= {name: colors[:, axis] for axis, name in enumerate(COLORS)}

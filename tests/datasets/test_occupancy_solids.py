@@ -87,8 +87,8 @@ def test_queries_of_a_few_that_are_all_outside_are_a_named_skip() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"points": 0}, "`points` is 0: at least 1"),
-        ({"queries": 0}, "`queries` is 0: at least 1"),
+        ({"points": 0}, "`points` is 0: from 1 to 10,000,000"),
+        ({"queries": 100_000_000}, "`queries` is 100,000,000: from 1 to 10,000,000"),
         ({"near": 1.5}, "`near` is 1.5: from 0 to 1"),
         ({"near_deviation": 0.0}, "`near_deviation` is 0.0: above 0, at most 1"),
         ({"train": 0}, "`train` is 0: at least 1"),
