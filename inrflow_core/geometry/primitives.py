@@ -84,7 +84,7 @@ class Box:
 
     def is_inside(self, points: Points) -> Bool[np.ndarray, " N"]:
         """See `Primitive`."""
-        return np.logical_and(points >= np.array(self.low), points <= np.array(self.high)).all(axis=1)
+        return np.all([points >= self.low, points <= self.high], axis=(0, 2))
 
     def support(self, directions: Points) -> Float64[np.ndarray, " N"]:
         """See `Primitive`."""
