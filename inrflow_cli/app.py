@@ -109,8 +109,8 @@ def main() -> None:
 
 
 def _stop_as_on_ctrl_c() -> None:
-    """End a command on SIGTERM, and on SIGHUP unless that is ignored (`nohup`), as on Ctrl-C: finished work is kept."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """End a command on SIGTERM, SIGUSR1, and SIGHUP unless that is ignored (`nohup`), as on Ctrl-C: finished work is kept."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
 
@@ -132,6 +132,8 @@ def run(arguments: list[str]) -> int:
             raise
         console.error(known, as_json="--json" in arguments)
         return int(known.code)
+    except SystemExit:  # Typer leaves so where the reader of its help is gone, as in `| head`
+        return int(Exit.DONE)
     if code == Exit.INTERRUPTED:  # Typer makes this of Ctrl-C; commands that save first raise `Interrupted`
         console.error(Interrupted("interrupted"), as_json="--json" in arguments)
     return int(code) if isinstance(code, int) else int(Exit.DONE)

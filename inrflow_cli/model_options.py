@@ -59,7 +59,7 @@ def open_model(
     if run is None:
         console.info(f"sampling from the latest run, `{source}`")
     model = models.load(weights, distributed.process_device(device))
-    note = sample.note_on_average(model)
+    note = sample.note_on_average(model.preset, model.metadata)
     if note is not None:
         console.warn(note)
     part = model.preset.condition

@@ -187,9 +187,17 @@ def _check_cameras(sizes: SizeOptions, target: Path) -> None:
 
 
 def _guide_weights(guide: Path | None) -> Path | None:
+    from inrflow_core import models
     from inrflow_core.runs import run
+    from inrflow_core.sampling.sample import NAME_RAW_WEIGHTS, note_on_average
 
-    return None if guide is None else run.resolve_weights(guide)
+    if guide is None:
+        return None
+    weights = run.resolve_weights(guide)
+    note = note_on_average(*models.read_metadata(weights), NAME_RAW_WEIGHTS)
+    if note is not None:
+        console.warn(f"the guide: {note}")
+    return weights
 
 
 def _check_field(save_field: Path | None, *, is_fp16: bool) -> None:

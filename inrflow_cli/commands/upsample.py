@@ -132,7 +132,7 @@ def upsample(
         run_only |= {"--noise": noise, "--compile": compile or None}
         run_only |= {"--save-field": save_field, "--camera": file_camera}
         reject_options(new | run_only, "does not apply to a saved field", HINT)
-        model, field = _load_field(files[0], device)
+        model, field = _load_field(files[0], device, threads)
         upsampling = replace(upsampling, size=choose_size(model.domain, sizes, out.suffix))
         written = upsample.upsample_saved_field(
             model, field, files[0], out, upsampling, overwrite=overwrite, reporter=console.reporter()
@@ -161,10 +161,14 @@ def upsample(
     console.print_json(answer, as_json=json)
 
 
-def _load_field(file: Path, device: str | None) -> tuple[Model, Field]:
+def _load_field(file: Path, device: str | None, threads: int | None) -> tuple[Model, Field]:
+    import torch
+
     from inrflow_core.runtime import distributed
     from inrflow_core.sampling import sample
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     return sample.load_field(file, distributed.process_device(device))
 
 

@@ -70,7 +70,7 @@ class Config:
     """Weight decay; 0 in the papers."""
     clip: float | None = 2.0
     """Gradients are clipped to this norm; None never clips."""
-    ema: tuple[float, ...] = (0.999,)
+    ema: tuple[float, ...] = field(default=(0.999,), metadata={"may_be_empty": True})
     """Decays of the EMAs of the weights; all are saved, and samples use the first."""
     ema_warmup: int | None = None
     """The decay of step n, from 0 on, is at most (1 + n) / (`ema_warmup` + n), so that the initial weights are soon forgotten

@@ -72,26 +72,28 @@ def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
 
 
 def unset_by_name(kind: type[Any], key: str) -> bool:
-    """Whether a setting can be None and is something else by default, so that a preset says `none` to unset it."""
+    """Whether `none` in a preset turns a setting off: it can be None, or is a list that may be empty, and neither by default."""
     field = next((f for f in dataclasses.fields(kind) if f.name == key), None)
-    if field is None or field.default is None or field.default is dataclasses.MISSING:
+    if field is None or field.default is dataclasses.MISSING or not field.default:
         return False
-    return type(None) in typing.get_args(typing.get_type_hints(kind)[key])
+    return bool(field.metadata.get("may_be_empty")) or type(None) in typing.get_args(typing.get_type_hints(kind)[key])
 
 
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the annotated type; UsageError names what is allowed."""
+def _typed(value: Any, hint: Any, where: str, *, or_none: bool = False) -> Any:
+    """`value` as the annotated type; UsageError names what is allowed, with `or_none` also `none`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value == NONE and str not in arguments:
             return None
         for choice in arguments:
             if choice is not type(None):
-                return _typed(value, choice, where)
+                return _typed(value, choice, where, or_none=str not in arguments)
     if origin is Literal:
         if value in arguments and type(value) in {type(a) for a in arguments}:
             return value
         raise UsageError(f"{where} is {value!r}", hint=did_you_mean(str(value), [str(a) for a in arguments]))
+    if origin is tuple and value == NONE:
+        return ()
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_typed(item, arguments[0], where) for item in value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -100,7 +102,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if hint in (int, float, str, bool) and type(value) is hint:
         return value
-    raise UsageError(f"{where} is {value!r}", hint=f"give {_type_name(hint)}")
+    raise UsageError(f"{where} is {value!r}", hint=f"give {_type_name(hint)}{f' or `{NONE}`' if or_none else ''}")
 
 
 def _type_name(hint: Any) -> str:

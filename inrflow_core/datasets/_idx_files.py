@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
 from inrflow_core.datasets._contract import DatasetIndex, Item, source_not_found
 from inrflow_core.datasets._image_decoding import PIXELS, pixel_centers
 from inrflow_core.errors import IntegrityError
 from inrflow_core.storage.source_files import fingerprint, list_files
+from inrflow_core.visualization import image_io
 
-SIDE, MOST_SIDE = 28, 64
+SIDE, MOST_SIDE = image_io.BLOCKS_FROM, 64
 MOST = 10_000_000
 """Images in one file; a header with more is an error."""
 IMAGES, LABELS = 0x803, 0x801
@@ -70,7 +70,9 @@ def idx_plan(
         _check(source / labels, pixels, numbers, len(classes))
         splits[split] = [
             Item(f"{split}/{index:05d}", int(number), image[..., None])
-            for index, (image, number) in enumerate(zip(resized(pixels, config.side), numbers, strict=True))
+            for index, (image, number) in enumerate(
+                zip(image_io.block_means(pixels, config.side), numbers, strict=True)
+            )
         ]
         used += [(f"{prefix}-images", pixels.nbytes), (f"{prefix}-labels", numbers.nbytes)]
     return DatasetIndex(
@@ -79,21 +81,9 @@ def idx_plan(
         dtype="uint8",
         fingerprint=fingerprint(used),
         classes=tuple(classes),
-        normalization=PIXELS,
+        normalization=PIXELS if config.side == SIDE else {**PIXELS, "reduction": "blocks"},
         coordinates=pixel_centers(config.side),
     )
-
-
-def resized(images: UInt8[np.ndarray, "N 28 28"], resolution: int) -> UInt8[np.ndarray, "N R R"]:
-    """Images of another size; see `Config`."""
-    if resolution == SIDE:
-        return images
-    factor = -(-SIDE // resolution)
-    margin = factor * resolution - SIDE
-    before = margin // 2
-    padded = np.pad(images, ((0, 0), (before, margin - before), (before, margin - before)))
-    blocks = padded.reshape(len(images), resolution, factor, resolution, factor)
-    return (blocks.sum((2, 4), dtype=np.uint32) / factor**2).round().astype(np.uint8)
 
 
 def _find(files: Sequence[str], start: str) -> str | None:

@@ -39,7 +39,7 @@ class Config:
     """Rows and columns."""
     classes: bool = False
     """Label by the folders `female` and `male`."""
-    reduction: image_io.Reduction = "adm"
+    reduction: Literal["adm", "bilinear"] = "adm"
     """`adm` as for all images; `bilinear` takes the image at 128 pixels, and of it the linear interpolation of the four nearest
     pixels without antialiasing, as INRCT and Functa do."""
     held_out: Literal["tenth", "last"] = "tenth"

@@ -43,6 +43,8 @@ MODES = {1: "gray", 3: "RGB", 4: "RGBA"}
 """Names of color modes by their number of channels."""
 
 
+MAX_PIXELS = 2**28
+"""Pixels of an image that are evaluated in one call."""
 MOST_RESOLUTION = 8192
 """The largest side of training images: every pixel has its coordinates in memory."""
 
@@ -123,12 +125,18 @@ class Domain(DecodedAtOwnPairs):
         `window` is top, left, bottom and right of a part of the training square, from 0 to 1.
 
         Raises:
-            UsageError: a side below 1.
+            UsageError: a side below 1, more than MAX_PIXELS, or a window that is empty or outside the square.
         """
         side = self.config.resolution
         rows, columns = self._sides(size)
         if min(rows, columns) < 1:
             raise UsageError(f"an image of {rows} x {columns} has no pixels", hint="both sides are at least 1")
+        if rows * columns > MAX_PIXELS:
+            raise UsageError(
+                f"an image of {rows:,} x {columns:,} has {rows * columns:,} pixels; at most {MAX_PIXELS:,} are sampled at once",
+                hint="sample parts of it, as in `--window 0,0,0.5,0.5`",
+            )
+        _check_window(window)
         if window is None:
             shorter = min(rows, columns)
             axes = [_axis(count, shorter, side) for count in (rows, columns)]
@@ -238,6 +246,15 @@ class Domain(DecodedAtOwnPairs):
             return side, side
         assert isinstance(side, tuple), "other sizes are those of other domains"
         return side
+
+
+def _check_window(window: Window) -> None:
+    if window is not None and not (
+        len(window) == 4 and 0 <= window[0] < window[2] <= 1 and 0 <= window[1] < window[3] <= 1
+    ):
+        raise UsageError(
+            f"the window {window} is not a part of the image", hint="give top, left, bottom and right, from 0 to 1"
+        )
 
 
 def _axis(count: int, shorter: int, side: int) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:

@@ -16,6 +16,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.models import Model
+from inrflow_core.runs.checkpoint_manifest import is_checkpoint
 from inrflow_core.runs.run import Step, open_run, resolve_weights
 from inrflow_core.runtime import distributed, memory
 from inrflow_core.runtime.progress import SILENT, Reporter
@@ -134,14 +135,16 @@ def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[E
 
     Raises:
         MissingError: a checkpoint does not exist.
-        UsageError: `run` is a file or a checkpoint, and others are requested.
+        UsageError: `source` is a file or a checkpoint, and others are requested.
     """
 
     def resolve(step: Step, name: str) -> EvaluatedModel:
         return EvaluatedModel(name, run, resolve_weights(source, ema=sampling.ema, step=step))
 
-    if sampling.checkpoints == "all" and not source.is_dir():
-        raise UsageError(f"`{source}` is one file of weights", hint="leave `--checkpoints` out, or name a run's folder")
+    is_one = is_checkpoint(source) and not (source / "preset.toml").is_file()
+    if sampling.checkpoints == "all" and (is_one or source.is_file()):
+        kind = "checkpoint" if is_one else "file of weights"
+        raise UsageError(f"`{source}` is one {kind}", hint="leave `--checkpoints` out, or name a run's folder")
     if sampling.checkpoints == "all":
         opened_run = open_run(source)
         steps: Sequence[Any] = list(opened_run.steps) or [opened_run.checkpoint()]  # the latter raises
@@ -272,7 +275,7 @@ def load_model(target: EvaluatedModel, work: SamplingWork) -> Model:
     """The model of a target, on the device of the settings."""
     memory.retain_freed_pages()
     model = models.load(target.weights, distributed.process_device(work.sampling.device))
-    note = sample.note_on_average(model)
+    note = sample.note_on_average(model.preset, model.metadata)
     if note is not None:
         work.reporter.warn(f"`{target.name}`: {note}")
     return model

@@ -90,6 +90,14 @@ def sampling_options(
             f"a guidance interval without guidance: nothing guides `{model.preset.name}` here",
             hint="leave the interval out, or add a scale, as in `--guidance 1.5`",
         )
+    if acts and not _reaches_interval(model, sampler, config.guidance_interval):
+        if overrides.get("guidance_interval") is not None or overrides.get("guidance") is not None:
+            low, high = config.guidance_interval
+            raise UsageError(
+                f"guidance between the times {low:g} and {high:g} never acts: `{sampler.name}` has no step there",
+                hint="take more `--steps` or a wider `--guidance-interval`",
+            )
+        acts = False
     assert precision == "fp32" or precision == "bf16"
     return SamplingOptions(
         sampler=sampler.module,
@@ -100,6 +108,14 @@ def sampling_options(
         guide=None if guide is None else guide.method.velocity_model(),
         precision=precision,
     )
+
+
+def _reaches_interval(model: Model, sampler: Part, interval: tuple[float, ...]) -> bool:
+    """Whether the velocity is evaluated at a time in the interval; assumed of an adaptive sampler."""
+    if tuple(interval) == (0.0, 1.0) or sampler.module.IS_ADAPTIVE:
+        return True
+    times = solver.evaluation_times(sampler.module, sampler.config, model.method.path)
+    return any(interval[0] <= t <= interval[1] for t in times)
 
 
 def check_guidance(guidance: float, interval: tuple[float, ...]) -> None:

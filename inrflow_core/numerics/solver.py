@@ -120,6 +120,19 @@ def num_function_evaluations(sampler: ModuleType, config: Any) -> int:
     return sampler.NFE_PER_STEP * (len(sampler.time_grid(config)) - 1)
 
 
+def evaluation_times(sampler: ModuleType, config: Any, path: Path) -> list[float]:
+    """The times at which a solver with a fixed time grid calls the velocity of a sample, in their order."""
+    times: list[float] = []
+
+    def velocity(y: Tensor, t: Tensor) -> Tensor:
+        times.append(float(t[0]))
+        return torch.zeros_like(y)
+
+    state = torch.zeros(1, 1, 1)
+    integrate(sampler, config, velocity, state, path=path, noise=lambda index: torch.zeros_like(state))
+    return times
+
+
 def _walk_along(
     grid: Float64[Tensor, " T"],
     sampler: ModuleType,

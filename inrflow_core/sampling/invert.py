@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from inrflow_core.domains._contract import InputExample, batch_of, domain_classes
 from inrflow_core.errors import MissingError, UsageError
@@ -17,6 +18,7 @@ from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sampling import options, request
 from inrflow_core.sampling import provenance as sampling_provenance
+from inrflow_core.sampling.labels import check_labels
 from inrflow_core.sampling.request import Size, Window
 from inrflow_core.shards.batch import Batch
 from inrflow_core.storage import plain_file
@@ -75,14 +77,29 @@ def invert(
 ) -> Field:
     """The function that reproduces a file at the training positions.
 
+    `label` is the number of a class. Default: none, of models that have learned without classes.
     `noise` is the interpolation of the noise between training positions. Default: the preset's.
+
+    Raises:
+        UsageError: the model has no such class, or has not learned without one.
     """
     device = next(model.method.parameters()).device
-    labels = None if label is None else np.array([label])
-    if labels is None and model.preset.condition is not None:
-        labels = np.array([-1])
+    labels = class_labels(model, label)
     sets = model.domain.to_set(_batch(example), torch.zeros(1, dtype=torch.int64), labels)
     return model.method.invert(sets.to(device), inversion_options(model, steps=steps, noise=noise), progress)
+
+
+def class_labels(model: Model, label: int | None) -> Int64[np.ndarray, " 1"] | None:
+    """The label of an inversion, -1 for none; None for a model without classes.
+
+    Raises:
+        UsageError: the model has no such class, or has not learned without one.
+    """
+    part = model.preset.condition
+    has_classes = part is not None and part.module.num_classes(part.config) is not None
+    if label is not None or has_classes:
+        check_labels(model, [-1 if label is None else label], 1)
+    return np.array([-1 if label is None else label]) if part is not None else None
 
 
 def inversion_options(model: Model, *, steps: int | None = None, noise: str | None = None) -> SamplingOptions:
@@ -94,7 +111,7 @@ def inversion_options(model: Model, *, steps: int | None = None, noise: str | No
     guidance = 1.0 if "guidance" in options.option_names(model.preset) else None
     if model.preset.sampler is None:
         return options.sampling_options(model, steps=steps, guidance=guidance, noise=noise)
-    steps = steps or INVERSION_STEPS
+    steps = INVERSION_STEPS if steps is None else steps
     return options.sampling_options(model, sampler="heun", steps=steps, guidance=guidance, noise=noise)
 
 

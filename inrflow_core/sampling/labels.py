@@ -10,6 +10,7 @@ import torch
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.models import Model
 from inrflow_core.numerics import keyed_random
+from inrflow_core.sampling.request import check_seeds
 
 NO_CLASS = "none"
 """Requests samples without a class."""
@@ -30,8 +31,12 @@ def resolve_labels(
     (items of each class of the data that samples are compared with) where they apply (`class_frequencies`), else uniform.
 
     Raises:
-        UsageError: the model has no such class.
+        UsageError: the model has no such class, or a seed is not a whole number from 0 to 2^63 - 1.
     """
+    if not hasattr(seeds, "__len__") or len(seeds):
+        check_seeds(seeds)
+    if not isinstance(requested, str | None):
+        raise UsageError(f"the class {requested!r} is not a text", hint='write numbers as text too, as in "3" or "0,1"')
     part = model.preset.condition
     count = None if part is None else part.module.num_classes(part.config)
     if count is None:
@@ -70,6 +75,8 @@ def check_labels(model: Model, labels: Any, count: int) -> None:
         raise UsageError(f"the model `{model.preset.name}` {has}", hint=hint)
     if labels is None or part is None or classes is None:
         return
+    if not hasattr(labels, "__len__"):
+        raise UsageError(f"the labels {labels!r} are not a list of numbers", hint="give one label per seed")
     if len(labels) != count:
         raise UsageError(f"{len(labels)} labels for {count} seeds", hint="give one label per seed")
     for label in labels:

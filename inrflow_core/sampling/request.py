@@ -41,6 +41,8 @@ class SampleRequest:
 
 def check_seeds(seeds: Any) -> None:
     """Raise UsageError unless there is a seed, and all are whole numbers from 0 to LAST_SEED."""
+    if not hasattr(seeds, "__len__"):
+        raise UsageError(f"the seeds {seeds!r} are not a list of numbers", hint="give a list, as in [0, 1, 2]")
     if not len(seeds):
         raise UsageError("no seeds are given", hint="give at least one: each seed is one sample")
     if isinstance(seeds, range):

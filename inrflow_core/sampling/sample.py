@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inrflow_core import fields, models
+from inrflow_core.config.preset import Preset
 from inrflow_core.config.training import share_of_initial_weights
 from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import DensityField, Field, Surface
@@ -38,6 +39,8 @@ from inrflow_core.sampling.request import SampleRequest, Size, Window, check_see
 from inrflow_core.sets import CLASS_LABEL, Condition, Queries
 from inrflow_core.storage import safetensors_file
 
+NAME_RAW_WEIGHTS = "name `weights.safetensors` of its checkpoint for the weights without EMA"
+"""The remedy of `note_on_average` where a command takes another model's first EMA."""
 MUCH_INITIAL = 0.1
 """Share of the initial weights in an average from which on a note says so."""
 
@@ -51,24 +54,30 @@ def load(source: str | Path, *, ema: float | None = None, step: run.Step = None,
     return models.load(run.resolve_weights(Path(source), ema=ema, step=step), device)
 
 
-def note_on_average(model: Model) -> str | None:
-    """What a user should know of a model's average: that it still holds much of the initial weights; None if it does not."""
-    decay, left = model.metadata.get("decay"), model.metadata.get("step")
+def note_on_average(
+    preset: Preset,
+    metadata: Mapping[str, Any],
+    remedy: str = "`--ema 0` samples the weights without EMA",
+) -> str | None:
+    """What a user should know of an average: that it still holds much of the initial weights; None if it does not.
+
+    Args:
+        metadata: of the average's weights file.
+        remedy: how the user takes the weights without EMA.
+    """
+    decay, left = metadata.get("decay"), metadata.get("step")
     if not isinstance(decay, float) or not isinstance(left, int):
         return None
-    settings = model.preset.training.config
-    for stage in model.preset.method.module.STAGES:
-        settings = model.preset.training.config.for_stage(stage.name)
+    settings = preset.training.config
+    for stage in preset.method.module.STAGES:
+        settings = preset.training.config.for_stage(stage.name)
         if left <= settings.steps:
             break
         left -= settings.steps
     share = share_of_initial_weights(decay, left, settings.ema_warmup)
     if share <= MUCH_INITIAL:
         return None
-    return (
-        f"after {left:,} steps the EMA of decay {decay:g} still consists to {share:.0%} of the initial weights; `--ema 0` "
-        "samples the weights without EMA"
-    )
+    return f"after {left:,} steps the EMA of decay {decay:g} still consists to {share:.0%} of the initial weights; {remedy}"
 
 
 def sample_fields(
@@ -90,8 +99,7 @@ def sample_fields(
         UsageError: no seeds, or seeds or labels that cannot be; the model needs an image or a sequence, and none is given.
     """
     check_seeds(seeds)
-    if labels is None and condition is not None and CLASS_LABEL in condition:
-        labels = condition[CLASS_LABEL].tolist()
+    labels = _labels(labels, condition)
     check_labels(model, labels, len(seeds))
     device = next(model.method.parameters()).device
     inputs = {name: value.to(device) for name, value in (condition or {}).items()}
@@ -175,7 +183,7 @@ def iter_samples(
     *,
     budget: QueryBudget | None = None,
 ) -> Iterator[tuple[slice, Any]]:
-    """The samples of a request in batches: slices of its seeds, with their values.
+    """The samples of a request in batches: slices of its seeds, with their values. The request is checked at the call.
 
     After an out-of-memory error the batch is halved.
 
@@ -187,7 +195,19 @@ def iter_samples(
         OutOfMemory: not even one sample fits.
         UsageError, Diverged: as `sample_fields` and `evaluate`.
     """
-    options = options or options_for_labels(model, request.labels)
+    if len(request.seeds):
+        check_seeds(request.seeds)
+        check_labels(model, _labels(request.labels, request.condition), len(request.seeds))
+    return _iter_batches(model, request, options or options_for_labels(model, request.labels), progress, budget)
+
+
+def _iter_batches(
+    model: Model,
+    request: SampleRequest,
+    options: SamplingOptions,
+    progress: Progress | None,
+    budget: QueryBudget | None,
+) -> Iterator[tuple[slice, Any]]:
     budget = budget or QueryBudget(request.chunk)
     total, start = len(request.seeds), 0
     batch = request.batch or default_batch_size(model, request)
@@ -266,6 +286,11 @@ def concatenate(parts: Sequence[np.ndarray | list[Structure] | list[Mesh]]) -> A
     items = [item for part in parts for item in part]
     structures = [item for item in items if isinstance(item, Structure)]
     return superposition.superpose_on_first(structures) if structures else items
+
+
+def _labels(labels: Sequence[int] | None, condition: Condition | None) -> Sequence[int] | None:
+    """The labels, or those in the condition."""
+    return condition[CLASS_LABEL].tolist() if labels is None and condition and CLASS_LABEL in condition else labels
 
 
 def _check_condition(model: Model, condition: Condition) -> None:

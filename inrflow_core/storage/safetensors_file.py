@@ -41,6 +41,8 @@ NAMES = {
 }
 DIGEST_KEY = "seal"
 """Metadata key of the SHA-256 of the whole file, computed with 64 zeros in place of the digest."""
+LFS_POINTER = b"version "
+"""How a text begins that Git LFS leaves in the place of a file."""
 MAX_HEADER = 64 << 20
 """Bytes of the longest header: enough for a million tensors."""
 _AGAIN = "copy it again, or make it again with the command that wrote it"
@@ -120,7 +122,12 @@ def read_metadata(path: Path, *, hint: str | None = None) -> dict[str, str]:
     hint = hint or "copy or export it again"
     where = f"the header of `{path}`"
     with open_plain_file(path, hint=hint) as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(8)
+        if start == LFS_POINTER:
+            raise IntegrityError(
+                f"`{path}` is a pointer of Git LFS, not the file itself", hint="fetch it with `git lfs pull`"
+            )
+        length = int.from_bytes(start, "little")
         size = os.fstat(file.fileno()).st_size
         if not 0 < length <= min(MAX_HEADER, size - 8):
             raise IntegrityError(

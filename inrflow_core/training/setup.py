@@ -23,6 +23,7 @@ from inrflow_core.runs import checkpoint_manifest, run
 from inrflow_core.runtime import device, distributed, process_group
 from inrflow_core.runtime.distributed import World
 from inrflow_core.sampling import support_cameras
+from inrflow_core.sampling.sample import NAME_RAW_WEIGHTS, note_on_average
 from inrflow_core.shards import manifest
 from inrflow_core.storage import plain_file
 from inrflow_core.training import (
@@ -312,6 +313,9 @@ def _build(ready: CheckedTrainJob) -> models.Model:
         model = models.build(job.preset)
     if ready.initial is not None:
         models.load_weights(model.method, ready.initial)
+        note = note_on_average(*models.read_metadata(ready.initial), NAME_RAW_WEIGHTS)
+        if note is not None and ready.world.is_main:
+            job.say(f"note: the initial weights: {note}")
     if job.preset.training.config.compile:
         for network in model.method.networks().values():
             network.compile()

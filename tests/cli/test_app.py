@@ -163,3 +163,30 @@ def test_the_old_name_of_an_option_is_accepted_and_not_shown(command: str, old: 
 def test_a_missing_compiler_is_an_error_with_a_hint():
     known = app.known_error(RuntimeError("InvalidCxxCompiler: No working C++ compiler found in torch._inductor"))
     assert known is not None and known.code == 3 and "`--compile`" in (known.hint or "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"]])
+def test_help_whose_reader_has_left_exits_with_0(arguments: list[str]):
+    reader, writer_end = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "inrflow_cli.app", *arguments],
+            stdout=writer_end,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writer_end)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_a_signal_ends_a_command_as_ctrl_c_does(number: str):
+    code = (
+        "import os, signal; from inrflow_cli import app; import inrflow_cli.commands.runs as runs;"
+        f"runs.runs = lambda: os.kill(os.getpid(), signal.{number}); app.sys.argv = ['inrflow', 'runs']; app.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and "error: interrupted" in done.stderr

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import tomli
 
 from inrflow_cli import app
+from inrflow_core.config import toml
+from inrflow_core.config.preset import load, resolve
 from inrflow_core.config.training import Config
+from inrflow_core.errors import UsageError
 
 
 def test_the_rate_rises_in_a_straight_line_and_stays():
@@ -57,3 +61,13 @@ def test_the_command_refuses_what_a_stage_cannot_offload_with_2(capsys):
     settings = ["--set", "training.zero_stage=0", "--set", "training.offload_optimizer=cpu"]
     assert app.run(["train", "--preset", "digits-demo", *settings]) == 2
     assert "error: [training] `offload_optimizer` is cpu and `zero_stage` is 0" in capsys.readouterr().err
+
+
+def test_none_turns_averages_off_and_restores_other_defaults():
+    off = load("digits-demo", ["training.ema=none"])
+    assert off.training.config.ema == ()
+    assert resolve("again", tomli.loads(toml.to_toml(off.table()))).training.config.ema == ()
+    assert load("digits-demo", ["training.betas=none", "training.keep=none"]).training.config.betas == (0.9, 0.999)
+    with pytest.raises(UsageError) as caught:
+        load("digits-demo", ["training.clip=off"])
+    assert caught.value.hint == "give a number or `none`"

@@ -177,3 +177,12 @@ def test_equal_images_count_as_if_one_number_were_off_by_one_level():
 def test_a_shape_of_any_number_of_channels_is_described():
     assert describe_shape((96, 128, 3)) == "96 x 128 pixels, RGB"
     assert describe_shape((96, 128, -1)) == "96 x 128 pixels, -1 channels"
+
+
+def test_windows_outside_the_square_and_more_pixels_than_fit_are_refused_before_they_are_made():
+    domain = Domain(Config(8))
+    for window in ((0.5, 0.0, 0.2, 1.0), (0.0, 0.0, 1.0, 1.5), (float("nan"), 0.0, 1.0, 1.0)):
+        with pytest.raises(UsageError, match="is not a part of the image"):
+            domain.queries((4, 4), window)
+    with pytest.raises(UsageError, match="has 10,000,000,000,000,000 pixels; at most 268,435,456"):
+        domain.queries((10**8, 10**8))

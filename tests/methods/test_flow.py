@@ -145,7 +145,7 @@ def test_the_field_is_the_plain_euler_solution_of_the_guided_velocity(model, gui
 def test_guidance_outside_its_interval_is_without_effect(model):
     context = model.domain.queries()
     plain = sample.sample_fields(model, [2], [1], how(model, "euler", guidance=1.0)).query(context)
-    never = how(model, "euler", guidance=3.0, guidance_interval=(0.001, 0.002))
+    never = dataclasses.replace(how(model, "euler", guidance=3.0), interval=(0.001, 0.002))
     torch.testing.assert_close(sample.sample_fields(model, [2], [1], never).query(context), plain, atol=1e-6, rtol=0)
     always = sample.sample_fields(model, [2], [1], how(model, "euler", guidance=3.0)).query(context)
     assert (always - plain).abs().max() > 1e-3

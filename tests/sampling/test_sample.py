@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from inrflow_core.domains._contract import InputExample
 from inrflow_core.errors import UsageError
 from inrflow_core.models import Model
-from inrflow_core.sampling import options, provenance, sample
+from inrflow_core.sampling import invert, options, provenance, sample
 from inrflow_core.sampling.labels import check_labels, resolve_labels
 from inrflow_core.sampling.request import SampleRequest, check_seeds
 from inrflow_core.sampling.sharded import SampleJob
@@ -128,3 +129,43 @@ def test_samples_without_a_class_are_computed_and_recorded_without_guidance(tmp_
 def test_superscript_digits_are_no_class_number(model: Model):
     with pytest.raises(UsageError, match="no class of that name"):
         resolve_labels(model, [1], "²")
+
+
+WRONG_REQUESTS = {
+    "too few labels": ([1, 2], [1], "1 labels for 2 seeds"),
+    "no such class": ([1], [3], "the label 3: the model has 3 classes"),
+    "no labels": ([1], None, "has 3 classes, and no labels are given"),
+    "a seed too large": ([2**63], [1], "the seed 9223372036854775808 is not a whole number"),
+}
+
+
+@pytest.mark.parametrize(("seeds", "labels", "message"), WRONG_REQUESTS.values(), ids=WRONG_REQUESTS)
+def test_a_wrong_request_is_an_error_at_the_call(model: Model, seeds: Any, labels: Any, message: str):
+    with pytest.raises(UsageError, match=message):
+        sample.iter_samples(model, SampleRequest(seeds, labels))
+    with pytest.raises(UsageError, match=message):
+        sample.sample_fields(model, seeds, labels)
+
+
+def test_seeds_and_labels_that_are_no_lists_are_named(model: Model):
+    one: Any = 3
+    with pytest.raises(UsageError, match="the seeds 3 are not a list of numbers"):
+        check_seeds(one)
+    with pytest.raises(UsageError, match="the labels 3 are not a list of numbers"):
+        check_labels(model, one, 1)
+    for seed in (-1, 2**63):
+        with pytest.raises(UsageError, match=f"the seed {seed} is not a whole number"):
+            resolve_labels(model, [seed])
+
+
+def test_a_file_is_inverted_under_a_class_of_the_model(model: Model, undropped: Model):
+    example = InputExample(np.full((6, 6, 1), 90, np.uint8))
+    for label, message in {3: "the model has 3 classes", -2: "the label -2"}.items():
+        with pytest.raises(UsageError, match=message):
+            invert.invert(model, example, label=label, steps=1)
+    with pytest.raises(UsageError, match="never learned to sample without a class"):
+        invert.invert(undropped, example, steps=1)
+    assert invert.invert(undropped, example, label=1, steps=1).condition["label"].tolist() == [1]
+    assert invert.invert(model, example, steps=1).condition["label"].tolist() == [-1]
+    with pytest.raises(UsageError, match="`steps` is 0"):
+        invert.invert(model, example, label=1, steps=0)

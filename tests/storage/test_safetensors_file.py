@@ -101,3 +101,11 @@ def test_a_file_without_a_seal_passes(tmp_path):
     tensors = {"weight": torch.zeros(2)}
     safetensors_file.write(tmp_path / "a.safetensors", safetensors_file.layout(tensors), tensors.values(), {})
     safetensors_file.check_digest(tmp_path / "a.safetensors")
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
+    with pytest.raises(IntegrityError, match="is a pointer of Git LFS") as caught:
+        safetensors_file.read_metadata(path)
+    assert "git lfs pull" in (caught.value.hint or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrflow_core.datasets import celeba_hq
+from inrflow_core.datasets import celeba_hq, mnist
 from inrflow_core.errors import UsageError
 from inrflow_core.preparation import job, pipeline
 from inrflow_core.sampling import invert, sample
@@ -48,3 +49,20 @@ def test_both_reductions_differ_and_one_of_another_inrflow_is_refused(tmp_path: 
     assert np.abs(adm - bilinear).mean() > 10
     with pytest.raises(UsageError, match="images reduced by `lanczos`, which this inrflow does not know"):
         domain.read_input(tmp_path / "photo.png", {"reduction": "lanczos"})
+
+
+@pytest.mark.parametrize("resolution", [12, 28, 32])
+def test_a_digit_of_mnist_is_encoded_from_the_pixels_that_its_training_example_has(tmp_path: Path, resolution: int):
+    digits = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    header = struct.pack(">4I", 0x803, *digits.shape)
+    (folder / "train-images-idx3-ubyte").write_bytes(header + digits.tobytes())
+    (folder / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 3) + bytes(3))
+    Image.fromarray(digits[1]).save(tmp_path / "digit.png")
+    config = mnist.Config(resolution=resolution)
+    pipeline.prepare(job.resolve_job("mnist", source=folder, out=tmp_path / "shards", config=config), workers=1)
+    shards = ShardDataset(tmp_path / "shards")
+    domain = tiny.model(tiny.INR, domain={**DOMAIN, "resolution": resolution, "channels": 1}).domain
+    read = domain.read_input(tmp_path / "digit.png", shards.manifest.normalization).values
+    np.testing.assert_array_equal(read, shards.read("train", [1]).values[0])

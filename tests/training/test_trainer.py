@@ -189,6 +189,17 @@ def test_a_run_begins_with_the_weights_of_another(data, tmp_path, unbroken):
     small.assert_equal(dict(trainer.model.method.state_dict()), expected)
 
 
+@pytest.mark.parametrize(("file", "is_noted"), [("ema_0.9", True), ("weights", False)])
+def test_initial_weights_that_hardly_trained_are_noted(data, tmp_path, unbroken, file, is_noted):
+    said: list[str] = []
+    source = unbroken[1] / f"checkpoints/00000006/{file}.safetensors"
+    job = replace(small.job(data, tmp_path / "run", steps=2), init_from=source, say=said.append)
+    trainer = setup.build_trainer(setup.check_job(job, {}))
+    assert trainer.log is not None
+    trainer.log.close()
+    assert any("53% of the initial weights; name `weights.safetensors`" in text for text in said) == is_noted
+
+
 def test_a_run_resumes_only_from_the_weights_that_it_was_begun_with(data, tmp_path, unbroken):
     source = unbroken[1] / "checkpoints/00000006"
     average, raw = source / "ema_0.9.safetensors", source / "weights.safetensors"
@@ -456,7 +467,7 @@ def test_a_run_none_of_whose_steps_was_applied_has_diverged(tmp_path):
 @pytest.mark.parametrize(("steps", "warmup", "is_much"), [(6, None, True), (6, 10, False), (60, None, False)])
 def test_an_average_of_mostly_initial_weights_is_noted(steps, warmup, is_much):
     built = tiny.model(tiny.IMAGE, training={"steps": steps, "ema": [0.9], "ema_warmup": warmup or "none"})
-    note = sample.note_on_average(replace(built, metadata={"decay": 0.9, "step": steps}))
+    note = sample.note_on_average(built.preset, {"decay": 0.9, "step": steps})
     assert (note is not None) == is_much
     assert note is None or ("53%" in note and "`--ema 0`" in note)
-    assert sample.note_on_average(replace(built, metadata={"decay": None, "step": steps})) is None
+    assert sample.note_on_average(built.preset, {"decay": None, "step": steps}) is None
