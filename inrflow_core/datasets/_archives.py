@@ -236,21 +236,28 @@ def _part(path: Path, start: int, member: tarfile.TarInfo) -> Blob:
     return Blob(str(path), start + member.offset_data, member.size)
 
 
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Raise IntegrityError if several members of an archive have one name."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise IntegrityError(
+            f"`{path}` has {len(repeated):,} names that several members share: `{repeated[0]}`",
+            hint="which of them counts is not known: pack the folder again",
+        )
+
+
 def _archive(path: Path) -> list[Entry]:
     if path.suffix.lower() == ".tar":
-        return sorted(tar_members(path))
+        entries = sorted(tar_members(path))
+        _check_names(path, [entry.name for entry in entries])
+        return entries
     if path.suffix.lower() != ".zip":
         return [Entry(path.name, path.stat().st_size, Blob(str(path)))]
     try:
         members = _zip(str(path)).infolist()
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
         raise IntegrityError(f"`{path}` is not a complete zip: {error}", hint="copy or download it again") from error
-    repeated = [name for name, count in Counter(member.filename for member in members).items() if count > 1]
-    if repeated:
-        raise IntegrityError(
-            f"`{path}` has {len(repeated):,} names that several members share: `{repeated[0]}`",
-            hint="which of them counts is not known: pack the folder again",
-        )
+    _check_names(path, [member.filename for member in members])
     return sorted(
         Entry(member.filename, member.file_size, Member(str(path), member.filename))
         for member in members

@@ -445,7 +445,7 @@ def _settings(job: EvaluationJob) -> gather.EvaluationSettings:
 
 
 def _check_out(job: EvaluationJob) -> None:
-    """Raise UsageError if results exist already, or cannot be written."""
+    """Raise UsageError if results exist already, are files of another program, or cannot be written."""
     for folder in (job.out, job.out / "samples", job.cache):
         if os.path.exists(folder) and not folder.is_dir():  # False for a name that no file can have
             raise UsageError(f"`{folder}` is a file", hint="name a folder")
@@ -457,3 +457,5 @@ def _check_out(job: EvaluationJob) -> None:
                     hint="add `--overwrite` (samples and cached features are used again), or name another folder",
                 )
             atomic_write.check_writable(job.out / name, overwrite=job.overwrite)
+            if (job.out / name).exists() and not results.is_own(job.out / name):
+                raise UsageError(f"`inrflow eval` did not write `{job.out / name}`", hint="name another folder")

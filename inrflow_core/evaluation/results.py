@@ -15,7 +15,7 @@ from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.metrics._inputs import MatchedBy, ReferenceStats
 from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.sample_files.collection import SampleCollection
-from inrflow_core.storage import atomic_write
+from inrflow_core.storage import atomic_write, plain_file
 
 FORMAT = "inrflow-metrics-1"
 METRICS, REPORT = "metrics.json", "report.html"
@@ -23,6 +23,12 @@ INTERVALS = (
     "95 %: delete-a-group jackknife of 10 groups, up to 1.4 times too wide for Frechet distances of nearly equal "
     "distributions; half samples of 12 groups for 1-NNA, COV, precision and recall (measured coverage 92 to 96 %)"
 )
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file begins as metrics.json and report.html of this program do: both name it there."""
+    with plain_file.open_plain_file(path) as file:
+        return b"inrflow" in file.read(1000)
 
 
 @dataclass(frozen=True)

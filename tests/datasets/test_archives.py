@@ -17,10 +17,17 @@ from inrflow_core.errors import IntegrityError, UnreadableItemError
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_two_members_of_one_name_are_refused_by_name(tmp_path: Path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for content in ("one", "two"):
-            archive.writestr("x/a.png", content)
+@pytest.mark.parametrize("suffix", ["zip", "tar"])
+def test_two_members_of_one_name_are_refused_by_name(tmp_path: Path, suffix: str):
+    if suffix == "zip":
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for content in ("one", "two"):
+                archive.writestr("x/a.png", content)
+    else:
+        (tmp_path / "content").write_text("one")
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for _ in range(2):
+                archive.add(tmp_path / "content", "x/a.png")
     with pytest.raises(IntegrityError, match=r"1 names that several members share: `x/a\.png`"):
         _archives.listing(tmp_path)
 

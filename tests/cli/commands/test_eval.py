@@ -224,6 +224,8 @@ def test_results_that_exist_are_not_overwritten(tmp_path, capsys):
     assert refused(capsys, *words).startswith("2: `out/metrics.json` exists already")
     assert evaluate("--out", "out", *words, "--overwrite") == 0
     assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+    (tmp_path / "out" / "report.html").write_text("mine")
+    assert refused(capsys, *words, "--overwrite").startswith("2: `inrflow eval` did not write `out/report.html`")
 
 
 def test_every_metric_is_listed_with_its_protocols(capsys):
