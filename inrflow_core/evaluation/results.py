@@ -28,7 +28,8 @@ INTERVALS = (
 def is_own(path: Path) -> bool:
     """Whether a file begins as metrics.json and report.html of this program do: both name it there."""
     with plain_file.open_plain_file(path) as file:
-        return b"inrflow" in file.read(1000)
+        start = file.read(1000)
+    return any(mark in start for mark in (b'"format": "inrflow-metrics', b"<title>Evaluation of "))
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,11 @@ def _open(path: Path, hint: str | None) -> Iterator[Any]:
         raise IntegrityError(f"`{path}` is not an .npy or .npz file: it begins with {_words(start)}", hint=hint or HINT)
     try:
         content = np.load(path, allow_pickle=False, mmap_mode="r")
+        start_of_data = getattr(content, "offset", None)  # of a mapped array
+        if start_of_data is not None:
+            surplus = path.stat().st_size - start_of_data - content.nbytes
+            if surplus:  # a damaged length of the header shifts the numbers; NumPy reads the first of several arrays
+                raise ValueError(f"{surplus:,} bytes follow its array")
         if isinstance(content, np.ndarray):
             yield content
         else:

@@ -108,3 +108,15 @@ def test_a_flipped_bit_of_a_header_is_an_error_or_an_array(tmp_path: Path):
         except IntegrityError as error:
             results.add(type(error))
     assert IntegrityError in results and len(results) <= 3
+
+
+def test_bytes_behind_an_array_are_an_error(tmp_path: Path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((3, 2), np.float32))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8] + (int.from_bytes(whole[8:10], "little") - 32).to_bytes(2, "little") + whole[10:])
+    with pytest.raises(IntegrityError, match="32 bytes follow its array"):
+        array_file.read_array(path)
+    path.write_bytes(whole + whole)
+    with pytest.raises(IntegrityError, match=f"{len(whole)} bytes follow its array"):
+        array_file.read_array(path)
