@@ -103,10 +103,12 @@ def _check_shape(preset: Preset, loader: Loader) -> None:
             hint="prepare it with examples",
         )
     shape = loader.domain.shape
-    stored_shape = tuple(loader.train_batch(loader.batch(0, range(1))).queries.values.shape[1:])
+    batch = loader.train_batch(loader.batch(0, range(1)))
+    stored_shape = tuple(batch.context.values.shape[1:])
     if loader.domain.MAKES_STRUCTURES:  # as many atoms as the chain has
         return
-    if stored_shape != (shape.num_queries, shape.value_size):
+    expected = shape.num_queries, shape.value_size
+    if expected not in (stored_shape, tuple(batch.queries.values.shape[1:])):  # what is encoded may be of another kind
         raise UsageError(
             f"the sets in `{loader.shards.folder}` have {stored_shape[0]} pairs of {stored_shape[1]} numbers, and the preset "
             f"`{preset.name}` learns {shape.num_queries} of {shape.value_size}",
