@@ -1,4 +1,4 @@
-"""Methods that only tests have, found by their names as those of inrflow are: `latent` of these tests, `denoise` of the docs.
+"""Methods that only tests have, found by their names as those of inrflow are: `adversarial` of these tests, `denoise` of the docs.
 
 python -m tests.own_methods train --preset ...      is `inrflow train --preset ...` with them
 """
@@ -17,8 +17,8 @@ from inrflow_core import registry
 from tests import adding_a_method
 
 HERE = Path(__file__).parent
-LATENT = HERE / "training" / "latent_method.py"
-NAMES = ("latent", "denoise")
+ADVERSARIAL = HERE / "training" / "adversarial_method.py"
+NAMES = ("adversarial", "denoise")
 
 
 def install(put: Callable[[Any, str, Any], None] = setattr) -> None:
@@ -40,7 +40,7 @@ def _module(name: str) -> ModuleType:
     """The method's file, imported once."""
     full = f"inrflow_core.methods.{name}"
     if full not in sys.modules:
-        file = LATENT if name == "latent" else adding_a_method.method_file()
+        file = ADVERSARIAL if name == "adversarial" else adding_a_method.method_file()
         spec = importlib.util.spec_from_file_location(full, file)
         assert spec is not None and spec.loader is not None
         sys.modules[full] = importlib.util.module_from_spec(spec)

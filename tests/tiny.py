@@ -74,6 +74,19 @@ RADIANCE: dict[str, dict[str, Any] | None] = {
     },
 }
 """The same for radiance fields."""
+LATENT: dict[str, dict[str, Any] | None] = {
+    "domain": {"name": "image", "resolution": 12, "channels": 1},
+    "method": {"name": "latent"},
+    "network": {
+        "autoencoder": {
+            **{"name": "plane-autoencoder", "width": 8, "multipliers": [1, 2, 2], "depth": 1},
+            **{"latent_channels": 3, "hidden_channels": 4, "field_channels": 4},
+        },
+        "readout": {"name": "basis-readout", "width": 16},
+        "denoiser": {"name": "latent-unet", "width": 8, "multipliers": [1], "depth": 1, "head_width": 4},
+    },
+}
+"""A latent diffusion model with a class condition: an autoencoder, the read-out of its fields, and a denoiser."""
 CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 
@@ -95,7 +108,7 @@ def tables(kind: Kind, **changes: dict[str, Any] | None) -> dict[str, dict[str, 
             base[table] = {**({} if is_another else base.get(table, {})), **(values or {})}
             if values is None:
                 del base[table]
-            elif table == "network" and "hypernetwork" in values:
+            elif table == "network" and "readout" in values:
                 base[table].pop("name", None)
     return base
 

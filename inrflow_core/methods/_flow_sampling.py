@@ -12,7 +12,6 @@ from typing import Any, Literal
 from inrflow_core.config.preset import Part
 from inrflow_core.config.typed import settings
 from inrflow_core.errors import UsageError
-from inrflow_core.methods._velocity_model import VelocityModel
 from inrflow_core.models import Model
 from inrflow_core.numerics import solver
 
@@ -45,7 +44,8 @@ class SamplingOptions:
     guidance: float = 1.0
     interval: tuple[float, ...] = (0.0, 1.0)
     noise: str = "linear"
-    guide: VelocityModel | None = None
+    guide: Any = None
+    """The model of the second velocity: a `VelocityModel`, or of latent diffusion a `LatentDiffusion`."""
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @property
@@ -83,6 +83,30 @@ def sampling_options(
     own = vars(model.preset.method.config)
     values = {f.name: own[f.name] for f in dataclasses.fields(SamplingConfig)} | dict(overrides)
     config = settings(SamplingConfig, values, "method")
+    scale, interval = acting_guidance(model, sampler, guide, config, overrides)
+    assert precision == "fp32" or precision == "bf16"
+    return SamplingOptions(
+        sampler=sampler.module,
+        config=sampler.config,
+        guidance=scale,
+        interval=interval,
+        noise=config.noise,
+        guide=None if guide is None else guide.method.velocity_model(),
+        precision=precision,
+    )
+
+
+def acting_guidance(
+    model: Model, sampler: Part, guide: Model | None, config: Any, overrides: Mapping[str, Any]
+) -> tuple[float, tuple[float, ...]]:
+    """Scale and interval of the guidance that acts: 1 where nothing guides a model, or no step of the sampler is in the interval.
+
+    Args:
+        config: has `guidance` and `guidance_interval`, with `overrides` in the place of the preset's settings.
+
+    Raises:
+        UsageError: guidance is requested and cannot act.
+    """
     _check_guide(model, guide, config.guidance, is_requested="guidance" in overrides)
     acts = config.guidance != 1 and (guide is not None or model.method.is_guidable)
     if not acts and "guidance_interval" in overrides:
@@ -98,16 +122,7 @@ def sampling_options(
                 hint="take more `--steps` or a wider `--guidance-interval`",
             )
         acts = False
-    assert precision == "fp32" or precision == "bf16"
-    return SamplingOptions(
-        sampler=sampler.module,
-        config=sampler.config,
-        guidance=config.guidance if acts else 1.0,
-        interval=config.guidance_interval if acts else (0.0, 1.0),
-        noise=config.noise,
-        guide=None if guide is None else guide.method.velocity_model(),
-        precision=precision,
-    )
+    return (config.guidance, config.guidance_interval) if acts else (1.0, (0.0, 1.0))
 
 
 def _reaches_interval(model: Model, sampler: Part, interval: tuple[float, ...]) -> bool:

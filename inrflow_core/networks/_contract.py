@@ -1,12 +1,14 @@
 """The contracts of a network's file, one for each kind of network; the function that builds it says which kind it is.
 
 A `NetworkPart` has a velocity network, which encodes a context and decodes queries (`build`); a `HypernetworkPart` one that
-writes the tokens of a neural function (`build_hypernetwork`); a `ReadoutPart` the neural function (`build_readout`).
+writes the tokens of a neural function (`build_hypernetwork`); a `ReadoutPart` the neural function (`build_readout`). Latent
+diffusion has an `AutoencoderPart` (`build_autoencoder`), whose fields a `FieldReadoutPart` evaluates (`build_field_readout`),
+and a `DenoiserPart` (`build_denoiser`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int64
@@ -226,5 +228,102 @@ class HypernetworkPart(Protocol):
 
         Raises:
             UsageError: the settings do not fit the sets, or each other.
+        """
+        ...
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """A module between the values of whole sets and fields of features, by way of latents on a plane."""
+
+    config: Any
+    latent_spec: SetSpec
+    """The latents of a set as a set: the plane's grid, and their number in each cell."""
+
+    def encode(self, values: Float[Tensor, "B N C"]) -> tuple[Float[Tensor, "B K E"], Float[Tensor, "B K E"]]:
+        """Mean and standard deviation of the latents of whole sets."""
+        ...
+
+    def decode(self, latents: Float[Tensor, "B K E"]) -> ReadoutState:
+        """The fields, from coarse to fine; the first axis of each is B."""
+        ...
+
+
+@runtime_checkable
+class AutoencoderPart(Protocol):
+    """The module of an autoencoder."""
+
+    Config: Any
+
+    def field_shapes(self, config: Any, spec: SetSpec) -> Sequence[tuple[int, ...]]:
+        """The shape of each field of one set, channels first, from coarse to fine; nothing is built."""
+        ...
+
+    def build_autoencoder(self, config: Any, spec: SetSpec) -> nn.Module:
+        """The `Autoencoder` of sets of this spec.
+
+        Raises:
+            UsageError: the settings do not fit the sets, or each other.
+        """
+        ...
+
+
+@runtime_checkable
+class FieldReadout(Protocol):
+    """A function that reads fields at each query alone; its weights are shared by all functions."""
+
+    config: Any
+
+    def query(
+        self, state: ReadoutState, queries: Queries, *, seeds: Int64[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B M C"]:
+        """The values of B functions at the queries."""
+        ...
+
+
+@runtime_checkable
+class FieldReadoutPart(Protocol):
+    """The module of a function that reads fields."""
+
+    Config: Any
+
+    def build_field_readout(self, config: Any, spec: SetSpec, field_widths: Sequence[int]) -> nn.Module:
+        """The `FieldReadout` of sets of this spec, for fields of these widths.
+
+        Raises:
+            UsageError: the settings do not fit the sets.
+        """
+        ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A module that predicts the velocity of noisy latents."""
+
+    config: Any
+
+    @property
+    def vector_width(self) -> int:
+        """Size of a condition's vector."""
+        ...
+
+    def __call__(
+        self, latents: Float[Tensor, "B K E"], t: Float[Tensor, " B"], embedding: ConditionEmbedding
+    ) -> Float[Tensor, "B K E"]:
+        """The velocity at times t in [0, 1], 1 being noise."""
+        ...
+
+
+@runtime_checkable
+class DenoiserPart(Protocol):
+    """The module of a denoiser."""
+
+    Config: Any
+
+    def build_denoiser(self, config: Any, spec: SetSpec, condition: ConditionSpec) -> nn.Module:
+        """The `Denoiser` of latents of this spec.
+
+        Raises:
+            UsageError: the settings do not fit the latents or the condition.
         """
         ...

@@ -24,7 +24,8 @@ def preset(name: str) -> Preset:
     """A small preset of a method."""
     if name in OWN:
         return staged_runs.preset(name)
-    return tiny.preset(tiny.INR if name == "consistency" else tiny.IMAGE, method={"name": name})
+    kind = {"consistency": tiny.INR, "latent": tiny.LATENT}.get(name, tiny.IMAGE)
+    return tiny.preset(kind, method={"name": name})
 
 
 @pytest.mark.parametrize("name", [*registry.names("methods"), *OWN])

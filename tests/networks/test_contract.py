@@ -11,7 +11,10 @@ from inrflow_core.networks import _contract
 from tests import contracts, tiny
 
 VELOCITY: dict[str, dict[str, Any]] = {"set-transformer": tiny.IMAGE}
-PARTS = {_contract.NetworkPart, _contract.HypernetworkPart, _contract.ReadoutPart}
+PARTS = {
+    *(_contract.NetworkPart, _contract.HypernetworkPart, _contract.ReadoutPart),
+    *(_contract.AutoencoderPart, _contract.FieldReadoutPart, _contract.DenoiserPart),
+}
 
 
 @pytest.mark.parametrize("name", registry.names("networks"))
@@ -31,3 +34,10 @@ def test_a_velocity_network_has_what_the_contract_says(name: str):
     alone = part.build_decoder(network.config, model.domain.shape)
     contracts.check(alone, _contract.QueryDecoder)
     assert set(alone.state_dict()) == set(network.decoder.state_dict())
+
+
+def test_the_networks_of_latent_diffusion_have_what_the_contract_says():
+    method = tiny.model(tiny.LATENT).method
+    contracts.check(method.autoencoder, _contract.Autoencoder)
+    contracts.check(method.readout, _contract.FieldReadout)
+    contracts.check(method.denoiser.network, _contract.Denoiser)

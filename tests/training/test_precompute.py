@@ -57,13 +57,13 @@ def run_of_second_stage(data, run_of_first_stage, tmp_path_factory) -> Path:
 
 def job(data: Path, out: Path, until: int | None = None, **changes: Any) -> TrainJob:
     """A job of the method of latents; its second stage begins after step 3."""
-    preset = staged_runs.preset("latent", **changes)
+    preset = staged_runs.preset("adversarial", **changes)
     return TrainJob(preset, out, data=data, device="cpu", threads=1, until=until)
 
 
 def patch_encode(monkeypatch: pytest.MonkeyPatch, before: Any) -> None:
     """Call `before` whenever sets are precomputed, but not when planning traces that."""
-    latent = staged_runs.preset("latent").method.module.Latent
+    latent = staged_runs.preset("adversarial").method.module.Latent
     compute = latent.precompute
 
     def wrapped(self, name, sets):
@@ -208,7 +208,7 @@ def test_shards_of_other_weights_stay_until_a_checkpoint_of_the_new_stage_exists
 
 
 def test_the_held_out_loss_is_that_of_the_stages_first_optimizer_whatever_its_name(data, tmp_path, monkeypatch):
-    module = staged_runs.preset("latent").method.module
+    module = staged_runs.preset("adversarial").method.module
     autoencoder = Stage("autoencoder", {"reconstruction": ("encoder", "decoder"), "adversary": ("critic",)})
     for owner in (module, module.Latent):
         monkeypatch.setattr(owner, "STAGES", (autoencoder, module.STAGES[1]))

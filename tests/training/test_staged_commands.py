@@ -58,7 +58,7 @@ def assert_same(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "zero_stage", "kills"),
     [
-        ("latent", 1, [4]),
+        ("adversarial", 1, [4]),
         *(pytest.param(m, z, range(STEPS), marks=pytest.mark.slow) for m in METHODS for z in (0, 1, 2)),
     ],
 )
@@ -72,7 +72,9 @@ def test_a_run_killed_before_a_step_and_started_again_equals_an_unbroken_one(dat
         assert_same(tmp_path / f"killed-{kill}", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("method", ["latent", pytest.param("denoise", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["latent", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adversarial", "denoise"))]
+)
 def test_such_a_run_is_planned_sampled_evaluated_and_exported(data, tmp_path, method):
     train, of = training(method, data, tmp_path / "run"), ["--run", str(tmp_path / "run"), "--device", "cpu"]
     commands = [

@@ -94,7 +94,7 @@ def test_a_run_stopped_after_any_step_and_resumed_equals_an_unbroken_one_to_the_
 
 
 def test_every_line_names_its_stage_and_every_optimizer(data, tmp_path):
-    train("latent", data, tmp_path / "run")
+    train("adversarial", data, tmp_path / "run")
     records = [record for record in log_lines(tmp_path / "run") if "loss" in record]
     assert [record["stage"] for record in records] == ["autoencoder"] * 3 + ["denoiser"] * 3
     assert all("loss_adversary" in record and "gradient_norm_adversary" in record for record in records[:3])
@@ -104,18 +104,18 @@ def test_every_line_names_its_stage_and_every_optimizer(data, tmp_path):
 
 
 def test_an_optimizer_moves_its_own_networks_alone(data, tmp_path):
-    first = train("latent", data, tmp_path / "run", until=3)
+    first = train("adversarial", data, tmp_path / "run", until=3)
     names = {name: list(engine._trained) for name, engine in first.stage.engines.items()}
     assert names["adversary"] == ["critic.weight", "critic.bias"] and not set(names["adversary"]) & set(names["main"])
     assert not any(name.startswith("denoiser.") for name in names["main"])
     before = {name: t.clone() for name, t in first.model.method.state_dict().items()}
-    last = train("latent", data, tmp_path / "run").model.method.state_dict()
+    last = train("adversarial", data, tmp_path / "run").model.method.state_dict()
     moved = {name.partition(".")[0] for name, t in last.items() if not torch.equal(t, before[name])}
     assert moved == {"denoiser", "mean", "std"}
 
 
 def test_a_stage_learns_from_what_the_weights_of_the_one_before_made_of_each_set(data, tmp_path):
-    trainer = train("latent", data, tmp_path / "run", until=4)
+    trainer = train("adversarial", data, tmp_path / "run", until=4)
     (folder,) = (tmp_path / "run" / "precomputed").iterdir()
     shards, method = ShardDataset(folder), trainer.model.method
     assert shards.splits == ["train", "held-out"] and shards.count("train") == 20 and shards.count("held-out") == 10
@@ -133,21 +133,21 @@ def test_a_stage_learns_from_what_the_weights_of_the_one_before_made_of_each_set
 
 
 def test_precomputed_shards_are_reused_and_a_damaged_one_is_named_and_computed_again(data, tmp_path):
-    whole = state(train("latent", data, tmp_path / "run"))
-    train("latent", data, tmp_path / "cut", until=4)
+    whole = state(train("adversarial", data, tmp_path / "run"))
+    train("adversarial", data, tmp_path / "cut", until=4)
     (folder,) = (tmp_path / "cut" / "precomputed").iterdir()
     first, second = folder / "train-00000.h5", folder / "held-out-00000.h5"
     content, remaining = first.read_bytes(), second.stat().st_mtime_ns
     first.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     said: list[str] = []
-    resumed = train("latent", data, tmp_path / "cut", say=said.append)
+    resumed = train("adversarial", data, tmp_path / "cut", say=said.append)
     assert any(f"`{first}` is damaged" in line and "computing it again" in line for line in said)
     assert first.read_bytes() == content and second.stat().st_mtime_ns == remaining
     small.assert_equal(state(resumed), whole)
 
 
 def test_values_that_are_not_finite_are_named_and_never_kept(data, tmp_path, monkeypatch):
-    train("latent", data, tmp_path / "run", until=3)
+    train("adversarial", data, tmp_path / "run", until=3)
     method = class_of_latent()
     encode = method.encode
 
@@ -157,39 +157,39 @@ def test_values_that_are_not_finite_are_named_and_never_kept(data, tmp_path, mon
 
     monkeypatch.setattr(method, "encode", with_nan)
     with pytest.raises(Diverged, match="`latents` of set 1 are not finite"):
-        train("latent", data, tmp_path / "run")
+        train("adversarial", data, tmp_path / "run")
     assert not list((tmp_path / "run" / "precomputed").rglob("*.h5"))
 
 
 def class_of_latent() -> Any:
     """The class of the method of latents."""
-    return preset("latent").method.module.Latent
+    return preset("adversarial").method.module.Latent
 
 
 @pytest.mark.parametrize("left", ["manifest.json", "train-00000.h5"])
 def test_a_kill_among_the_precomputed_shards_leaves_what_the_next_call_completes(data, tmp_path, left):
-    whole = state(train("latent", data, tmp_path / "run"))
-    train("latent", data, tmp_path / "cut", until=3)
-    train("latent", data, tmp_path / "cut", until=4)
+    whole = state(train("adversarial", data, tmp_path / "run"))
+    train("adversarial", data, tmp_path / "cut", until=3)
+    train("adversarial", data, tmp_path / "cut", until=4)
     (folder,) = (tmp_path / "cut" / "precomputed").iterdir()
     shutil.rmtree(checkpoint_manifest.checkpoint_folder(tmp_path / "cut", 4))
     for name in {"manifest.json", left}:
         (folder / name).unlink()
     (folder.parent / "latents-0000000000000000").mkdir()  # of other weights
-    resumed = train("latent", data, tmp_path / "cut")
+    resumed = train("adversarial", data, tmp_path / "cut")
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     small.assert_equal(state(resumed), whole)
 
 
 def test_a_finished_run_of_stages_is_lengthened_in_its_last_stage(data, tmp_path):
-    longer: dict[str, Any] = {"denoiser": {**staged_runs.STAGES["latent"]["denoiser"], "steps": 5}}
-    whole = train("latent", data, tmp_path / "run", **longer)
-    train("latent", data, tmp_path / "cut")
-    resumed = train("latent", data, tmp_path / "cut", **longer)
+    longer: dict[str, Any] = {"denoiser": {**staged_runs.STAGES["adversarial"]["denoiser"], "steps": 5}}
+    whole = train("adversarial", data, tmp_path / "run", **longer)
+    train("adversarial", data, tmp_path / "cut")
+    resumed = train("adversarial", data, tmp_path / "cut", **longer)
     assert resumed.counters.step == 8
     small.assert_equal(state(resumed), state(whole))
     with pytest.raises(UsageError, match=r"begun with \[training.autoencoder\] `steps` = 3, and this command says 4"):
-        run_folder.read_existing_run(tmp_path / "cut", preset("latent", autoencoder={"steps": 4}))
+        run_folder.read_existing_run(tmp_path / "cut", preset("adversarial", autoencoder={"steps": 4}))
 
 
 def test_the_teacher_follows_the_network_and_is_in_every_file_of_weights(data, tmp_path):
@@ -220,7 +220,7 @@ def test_stage_3_is_refused_for_several_stages(data, tmp_path):
 
 
 def test_tables_of_stages_survive_a_file_and_what_they_cannot_say_is_refused():
-    made = preset("latent")
+    made = preset("adversarial")
     settings = made.training.config
     assert settings.for_stage("denoiser").batch == 2 and settings.for_stage("autoencoder").batch == 4
     assert settings.for_stage("autoencoder", "adversary").optimizer == "adam"
@@ -233,10 +233,10 @@ def test_tables_of_stages_survive_a_file_and_what_they_cannot_say_is_refused():
         ({"autoencoder": {"adversary": {"batch": 2}}}, r"\[training.autoencoder.adversary\] cannot override `batch`"),
     ):
         with pytest.raises(UsageError, match=message):
-            preset("latent", **table)
+            preset("adversarial", **table)
 
 
 def test_a_stage_that_names_no_network_of_the_method_is_a_fault():
-    method = models.build(preset("latent")).method
+    method = models.build(preset("adversarial")).method
     with pytest.raises(AssertionError, match=r"trains \['critics'\], which `networks\(\)` lacks"):
         weights_by_optimizer(method, Stage("wrong", {"main": ("critics",)}))

@@ -149,7 +149,7 @@ def test_a_plan_of_several_stages_with_their_data_here_is_the_same(run_in_stages
 def test_inputs_that_a_later_stage_precomputes_count_to_the_disk_if_the_shards_are_here(tmp_path, capsys, monkeypatch):
     own_methods.install(monkeypatch.setattr)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "preset.toml").write_text(toml.to_toml(staged_runs.tables("latent")))
+    (tmp_path / "preset.toml").write_text(toml.to_toml(staged_runs.tables("adversarial")))
     arguments = ["train", "--preset", str(tmp_path / "preset.toml"), "--dry-run", "--json", "--device", "cpu"]
     precomputed = (20 + 10) * 3 * 3 * 2 * 4
 

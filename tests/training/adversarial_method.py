@@ -1,6 +1,6 @@
 """A method of two stages and four networks: an autoencoder against an adversary, then a denoiser of its latents.
 
-It has the form of latent diffusion (DDMI, arXiv:2401.12517) in little: the decoder reads latents of a 3 x 3 grid at any
+Beside the method `latent` it has a second optimizer: the decoder reads latents of a 3 x 3 grid at any
 coordinate, and the denoiser of the second stage, flow matching, learns from latents that the encoder left.
 """
 

@@ -1,0 +1,112 @@
+"""Settings and sampling options of latent diffusion."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from inrflow_core.config.preset import Part
+from inrflow_core.config.typed import settings
+from inrflow_core.errors import UsageError
+from inrflow_core.methods._flow_sampling import SamplingOptions, acting_guidance, check_guidance
+from inrflow_core.models import Model
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `[method]`; docs/ddmi.md says where they differ from the paper, and why."""
+
+    reconstruction: Literal["l1", "l2"] = "l1"
+    """Error of the autoencoder's values, a mean over all of them: absolute or squared."""
+    kl: float = 1e-3
+    """Weight of the mean divergence of a latent from the standard normal distribution. The paper sums values and latents:
+    its weight times (latents of a set) / (values of a set) is this one."""
+    kl_ramp: float = 0.9
+    """Share of the stage `autoencoder` in which that weight grows linearly from 0; 0: it is constant."""
+    num_queries: int | None = None
+    """Pairs that the autoencoder decodes per set in training, drawn at random for each set; None decodes all."""
+    path: Literal["linear", "trigonometric"] = "trigonometric"
+    """From latents to noise. `trigonometric` is v-prediction with the cosine schedule (times pi / 2), whose best answer for
+    standard normal latents is 0; `linear` is flow matching."""
+    time: Literal["uniform", "logit-normal"] = "uniform"
+    """Density of t in training."""
+    time_mean: float = 0.0
+    """Mean of logit(t), for `logit-normal`."""
+    time_std: float = 1.0
+    """Standard deviation of logit(t), for `logit-normal`."""
+    time_shift: float = 1.0
+    """t becomes shift t / (1 + (shift - 1) t): above 1 moves times towards noise."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance in sampling; 1 is none."""
+    guidance_interval: tuple[float, ...] = (0.0, 1.0)
+    """Times between which guidance acts."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.kl < math.inf:
+            raise ValueError(f"`kl` is {self.kl}: 0 or more")
+        if not 0 <= self.kl_ramp <= 1:
+            raise ValueError(f"`kl_ramp` is {self.kl_ramp}: from 0 to 1")
+        if self.num_queries is not None and self.num_queries < 1:
+            raise ValueError(f"`num_queries` is {self.num_queries}: at least 1, or leave it out to decode all")
+        if self.time_std <= 0 or self.time_shift <= 0:
+            raise ValueError("`time_std` and `time_shift` must be above 0")
+        check_guidance(self.guidance, self.guidance_interval)
+
+    def kl_at(self, step: int, num_steps: int) -> float:
+        """The weight of the divergence at a step of the stage `autoencoder`."""
+        return self.kl * (1.0 if self.kl_ramp == 0 else min(1.0, step / (self.kl_ramp * num_steps)))
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Settings of `[method]` that a command can change when it samples; the preset's are the defaults."""
+
+    guidance: float
+    """Scale of guidance; 1 is none."""
+    guidance_interval: tuple[float, ...]
+    """Times between which guidance acts."""
+
+    def __post_init__(self) -> None:
+        check_guidance(self.guidance, self.guidance_interval)
+
+
+def sampling_options(
+    model: Model, overrides: Mapping[str, Any], *, sampler: Part | None, guide: Model | None, precision: str
+) -> SamplingOptions:
+    """The preset's sampling settings, replaced by `overrides`; see `models.SamplingOptions`.
+
+    Raises:
+        UsageError: a setting is out of range, or guidance cannot act.
+    """
+    assert sampler is not None, "[sampler] is required where USES_SAMPLER = True"
+    own = vars(model.preset.method.config)
+    values = {f.name: own[f.name] for f in dataclasses.fields(SamplingConfig)} | dict(overrides)
+    config = settings(SamplingConfig, values, "method")
+    scale, interval = acting_guidance(model, sampler, guide, config, overrides)
+    if guide is not None:
+        _check_latents(model, guide)
+    assert precision == "fp32" or precision == "bf16"
+    return SamplingOptions(
+        sampler=sampler.module,
+        config=sampler.config,
+        guidance=scale,
+        interval=interval,
+        noise="independent",
+        guide=None if guide is None else guide.method,
+        precision=precision,
+    )
+
+
+def _check_latents(model: Model, guide: Model) -> None:
+    """Raise UsageError unless both models denoise the latents of one autoencoder."""
+    own, other = (each.method.autoencoder.state_dict() for each in (model, guide))
+    if own.keys() != other.keys() or not all(torch.equal(own[name], other[name]) for name in own):
+        raise UsageError(
+            f"the guide `{guide.preset.name}` has another autoencoder than the model `{model.preset.name}`",
+            hint="train the guide with `--init-from` of the model, or take an earlier checkpoint of it",
+        )

@@ -1,0 +1,227 @@
+"""Latent diffusion of functions: an autoencoder whose decoder leaves basis fields, then a denoiser of its latents.
+
+Source: DDMI, arXiv:2401.12517, section 3. The first stage trains a variational autoencoder from discrete data to
+continuous functions (D2C-VAE, equations 8 and 9); the second one a diffusion model of its latents (equation 10), which here
+predicts a velocity on the paths of the other methods, so that the samplers are theirs. docs/ddmi.md says what differs from the
+paper, and why.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor, nn
+
+from inrflow_core.config.preset import Preset
+from inrflow_core.errors import UsageError
+from inrflow_core.methods._contract import Method, Stage, StepState
+from inrflow_core.methods._flow_sampling import SamplingOptions
+from inrflow_core.methods._latent_config import Config, SamplingConfig, sampling_options
+from inrflow_core.methods._latent_field import LatentField, load_field
+from inrflow_core.methods._training_queries import random_subset, select_pairs
+from inrflow_core.networks._contract import AutoencoderPart, DenoiserPart, FieldReadoutPart
+from inrflow_core.numerics import keyed_random, noise_field, paths
+from inrflow_core.runtime.progress import Progress
+from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec, TrainBatch
+from inrflow_core.shards.manifest import ChannelStats
+
+LATENTS = "latents"
+STAGES = (
+    Stage("autoencoder", {"main": ("autoencoder", "readout")}),
+    Stage("diffusion", {"main": ("denoiser",)}, reads=LATENTS),
+)
+NETWORKS = ("autoencoder", "readout", "denoiser")
+USES_SAMPLER = True
+ENCODES = True
+__all__ = [
+    "ENCODES",
+    "NETWORKS",
+    "STAGES",
+    "USES_SAMPLER",
+    "Config",
+    "LatentDiffusion",
+    "SamplingConfig",
+    "SamplingOptions",
+    "build",
+    "load_field",
+    "sampling_options",
+]
+
+
+def build(preset: Preset, spec: SetSpec) -> LatentDiffusion:
+    """A model with the networks and the condition that the preset names.
+
+    Raises:
+        UsageError: networks of other kinds, or settings that do not fit the sets.
+    """
+    parts = [preset.networks[name] for name in NETWORKS]
+    for name, part, kind in zip(NETWORKS, parts, (AutoencoderPart, FieldReadoutPart, DenoiserPart), strict=True):
+        if not isinstance(part.module, kind):
+            raise UsageError(
+                f"`{part.name}` cannot be the {name} of latent diffusion",
+                hint="see docs/presets.md for those that can",
+            )
+    first, readout, denoiser = parts
+    autoencoder = first.module.build_autoencoder(first.config, spec)
+    widths = [shape[0] for shape in first.module.field_shapes(first.config, spec)]
+    condition = preset.condition
+    described = ConditionSpec() if condition is None else condition.module.spec(condition.config)
+    network = denoiser.module.build_denoiser(denoiser.config, autoencoder.latent_spec, described)
+    conditioner = None if condition is None else condition.module.build(condition.config, network.vector_width)
+    return LatentDiffusion(
+        preset.method.config,
+        autoencoder,
+        readout.module.build_field_readout(readout.config, spec, widths),
+        ConditionedDenoiser(network, conditioner),
+        spec,
+    )
+
+
+class ConditionedDenoiser(nn.Module):
+    """A denoiser with the conditioner that is trained with it."""
+
+    PARTS = {"network": "denoiser"}
+
+    def __init__(self, network: nn.Module, conditioner: nn.Module | None) -> None:
+        super().__init__()
+        self.network, self.conditioner = network, conditioner
+
+    def forward(
+        self, latents: Float[Tensor, "B K E"], t: Float[Tensor, " B"], embedding: ConditionEmbedding
+    ) -> Float[Tensor, "B K E"]:
+        """The velocity of noisy latents at times t."""
+        return self.network(latents, t, embedding)
+
+
+class LatentDiffusion(nn.Module, Method):
+    """The losses of both stages, and the fields that are drawn or encoded."""
+
+    STAGES = STAGES
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(
+        self, config: Config, autoencoder: nn.Module, readout: nn.Module, denoiser: ConditionedDenoiser, spec: SetSpec
+    ) -> None:
+        super().__init__()
+        self.config, self.shape = config, spec
+        self.autoencoder: Any = autoencoder
+        self.readout: Any = readout
+        self.denoiser = denoiser
+        self.path = paths.PATHS[config.path]
+        channels = self.autoencoder.latent_spec.value_size
+        self.register_buffer("latent_mean", torch.zeros(channels))
+        self.register_buffer("latent_std", torch.ones(channels))
+
+    @property
+    def conditioner(self) -> Any:
+        """What embeds conditions; None for models without conditions."""
+        return self.denoiser.conditioner
+
+    @property
+    def is_guidable(self) -> bool:
+        """Whether training dropped the condition at times, so that there is a velocity without condition."""
+        return self.conditioner is not None and self.conditioner.dropout > 0
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The three networks; the conditioner belongs to the denoiser."""
+        return {name: getattr(self, name) for name in NETWORKS}
+
+    def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, " B"]:
+        """The loss of each set.
+
+        In the stage `autoencoder` it is the error of the decoded values, a mean over them, plus the weighted mean divergence of
+        a latent's Gaussian from the standard normal (equation 9); in the stage `diffusion` the mean squared error of the
+        velocity of standardized latents, drawn from their Gaussians. Everything random is keyed by the seeds of the sets.
+        """
+        if state.stage == "autoencoder":
+            return self._autoencoder_loss(batch, self.config.kl_at(state.step, state.num_steps))
+        return self._diffusion_loss(batch.context)
+
+    def precompute(self, name: str, sets: CoordValueSet) -> Float[Tensor, "B K E"]:
+        """Mean and standard deviation of the latents, one after the other along the channels."""
+        assert name == LATENTS
+        return torch.cat(self.autoencoder.encode(sets.values), -1)
+
+    def begin_precomputed(self, name: str, statistics: ChannelStats) -> None:
+        """Take over mean and deviation of each latent channel: the variance of the means and the mean of the variances."""
+        mean, spread = (torch.tensor(numbers).double().chunk(2) for numbers in (statistics.mean, statistics.std))
+        self.latent_mean.copy_(mean[0])
+        self.latent_std.copy_((spread[0].square() + spread[1].square() + mean[1].square()).sqrt().clamp(min=1e-6))
+
+    def unscaled(self, latents: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
+        """Standardized latents in the autoencoder's scale."""
+        return latents * self.latent_std + self.latent_mean
+
+    def sample_times(self, seeds: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
+        """One time in (0, 1) per set, by the density of the settings."""
+        u, c = keyed_random.uniform(seeds, purpose="time")[:, 0], self.config
+        return paths.sample_times(c.time, u, mean=c.time_mean, deviation=c.time_std, shift=c.time_shift)
+
+    def embed_condition(self, condition: Condition, *, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
+        """The embedding of a condition; an empty one of a model without conditions. `dropped` marks unconditional sets."""
+        return ConditionEmbedding() if self.conditioner is None else self.conditioner(condition, dropped)
+
+    def null_condition(self, count: int) -> ConditionEmbedding:
+        """The embedding of no condition, for `count` sets; only of a model that `is_guidable`."""
+        return self.conditioner.null_condition(count)
+
+    def sample(
+        self, context: Queries, seeds: Int64[Tensor, " B"], condition: Condition, options: SamplingOptions
+    ) -> LatentField:
+        """New functions, one per seed; the training queries `context` are not needed."""
+        return LatentField(self, self.shape, seeds, condition, options)
+
+    def invert(self, sets: CoordValueSet, options: SamplingOptions, progress: Progress | None = None) -> LatentField:
+        """The functions behind the means of the latents of given sets."""
+        field = LatentField(self, self.shape, sets.seeds, sets.condition, options)
+        with (
+            torch.no_grad(),
+            torch.autocast(sets.values.device.type, torch.bfloat16, enabled=options.precision == "bf16"),
+        ):
+            mean, _ = self.autoencoder.encode(sets.values)
+        field.set_latents(mean)
+        if progress is not None:
+            progress(1, 1)
+        return field
+
+    def _autoencoder_loss(self, batch: TrainBatch, kl: float) -> Float[Tensor, " B"]:
+        mean, std = self.autoencoder.encode(batch.context.values)
+        latents = mean + std * self._latent_noise(batch.context.seeds)
+        decoded = batch.queries
+        queries, y = decoded.queries, decoded.values
+        if self.config.num_queries is not None and self.config.num_queries < len(queries):
+            queries, y = select_pairs(queries, random_subset(decoded, self.config.num_queries), y)
+        made = self.readout.query(self.autoencoder.decode(latents), queries, seeds=decoded.seeds).float()
+        difference = made - y
+        error = difference.abs() if self.config.reconstruction == "l1" else difference.square()
+        return error.mean((1, 2)) + kl * divergence(mean, std).mean((1, 2))
+
+    def _diffusion_loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
+        mean, std = sets.values.chunk(2, -1)
+        latents = (mean + std * self._latent_noise(sets.seeds) - self.latent_mean) / self.latent_std
+        t = self.sample_times(sets.seeds).to(latents.dtype)
+        eps = noise_field.normal(
+            sets.seeds, sets.queries.noise_keys.long(), purpose="noise", channels=latents.shape[-1]
+        )
+        y_t, velocity = paths.interpolate(self.path, latents, eps, t)
+        embedding = self.embed_condition(sets.condition, dropped=self._dropped(sets.seeds))
+        return (self.denoiser(y_t, t, embedding).float() - velocity).square().mean((1, 2))
+
+    def _latent_noise(self, seeds: Int64[Tensor, " B"]) -> Float[Tensor, "B K E"]:
+        """The noise of the latents' own Gaussians."""
+        spec = self.autoencoder.latent_spec
+        cells = torch.arange(spec.num_queries, device=seeds.device)
+        return noise_field.normal(seeds, cells, purpose="latents", channels=spec.value_size)
+
+    def _dropped(self, seeds: Int64[Tensor, " B"]) -> Bool[Tensor, " B"] | None:
+        if not (self.is_guidable and self.training):
+            return None
+        return keyed_random.uniform(seeds, purpose="drop")[:, 0] < self.conditioner.dropout
+
+
+def divergence(mean: Float[Tensor, "B K E"], std: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
+    """Kullback-Leibler divergence of each latent's Gaussian from the standard normal, in nats."""
+    return (mean.square() + std.square() - 1) / 2 - std.log()

@@ -1,0 +1,171 @@
+"""A U-Net on the plane of latents: the denoiser of latent diffusion (DDMI, section 3.3).
+
+Source of the form: ADM (Dhariwal and Nichol 2021, arXiv:2105.05233). Its weights and values are those of the UNet2DModel of
+the library diffusers with one DownBlock2D and AttnDownBlock2D after it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inrflow_core.errors import UsageError
+from inrflow_core.layers.convolution import CellAttention, Downsample, ResidualBlock, Upsample, norm, zero_
+from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Grid, SetSpec
+
+EPS = 1e-5
+TIME_SCALE = 1000.0
+"""Times in [0, 1] are embedded as steps of a schedule of a thousand."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the U-Net; the defaults are the paper's for AFHQ."""
+
+    width: int = 224
+    """Channels at the full resolution of the latents; even."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 6)
+    """Channels of each level in units of `width`, from fine to coarse; each level after the first halves the resolution."""
+    depth: int = 2
+    """Residual blocks of a level on the way down; on the way up there is one more."""
+    head_width: int = 32
+    """Channels of an attention head; it divides the channels of every level with attention."""
+    attention_from: int = 1
+    """The first level with attention, counted from 0; the levels before it have none."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "head_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: at least 1")
+        if self.width % 2:
+            raise ValueError(f"`width` is {self.width}: even, for the sines and cosines of the time")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"`multipliers` is {list(self.multipliers)}: at least one, each 1 or more")
+        if self.attention_from < 0:
+            raise ValueError(f"`attention_from` is {self.attention_from}: 0 or more")
+        attended = [*self.widths[self.attention_from :], self.widths[-1]]  # the middle always attends
+        if any(width % self.head_width for width in attended):
+            raise ValueError(f"`head_width` is {self.head_width}: it divides {', '.join(map(str, attended))}")
+
+    @property
+    def least_weights(self) -> int:
+        """A lower bound on the number of weights."""
+        return sum(9 * self.depth * width**2 for width in self.widths)
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level."""
+        return [self.width * multiplier for multiplier in self.multipliers]
+
+
+def build_denoiser(config: Config, spec: SetSpec, condition: ConditionSpec) -> LatentUNet:
+    """The U-Net for latents of this spec.
+
+    Raises:
+        UsageError: the plane cannot be halved so often, or the condition is more than a vector.
+    """
+    assert isinstance(spec.layout, Grid)
+    factor = 2 ** (len(config.multipliers) - 1)
+    if any(side % factor for side in spec.layout.shape):
+        raise UsageError(
+            f"{len(config.multipliers)} levels halve the plane of latents {len(config.multipliers) - 1} times, and "
+            f"{' x '.join(map(str, spec.layout.shape))} is not divisible by {factor}",
+            hint="take fewer `multipliers` in [network.denoiser]",
+        )
+    if condition.tokens or condition.features:
+        raise UsageError(
+            "`latent-unet` takes a condition that is one vector, such as a class",
+            hint='take `name = "label"` in [condition]',
+        )
+    return LatentUNet(config, spec)
+
+
+class LatentUNet(nn.Module):
+    """From noisy latents and a time to latents, such as a velocity; 0 with initial weights."""
+
+    def __init__(self, config: Config, spec: SetSpec) -> None:
+        super().__init__()
+        assert isinstance(spec.layout, Grid)
+        self.config, self.grid = config, spec.layout.shape
+        widths, vector = config.widths, self.vector_width
+        self.time = nn.Sequential(nn.Linear(config.width, vector), nn.SiLU(), nn.Linear(vector, vector))
+        self.first = nn.Conv2d(spec.value_size, widths[0], 3, padding=1)
+        self.down, skips = nn.ModuleList(), [widths[0]]
+        for level, width in enumerate(widths):
+            before = widths[max(level - 1, 0)]
+            blocks = [self._block(before if number == 0 else width, width, level) for number in range(config.depth)]
+            self.down.extend(blocks)
+            skips += [width] * config.depth
+            if level + 1 < len(widths):
+                self.down.append(Downsample(width, pads_one_side=False))
+                skips.append(width)
+        self.middle = nn.ModuleList(
+            [
+                AttentiveBlock(widths[-1], widths[-1], vector, config.head_width),
+                AttentiveBlock(widths[-1], widths[-1], vector),
+            ]
+        )
+        self.up, width = nn.ModuleList(), widths[-1]
+        for level in reversed(range(len(widths))):
+            for _ in range(config.depth + 1):
+                self.up.append(self._block(width + skips.pop(), widths[level], level))
+                width = widths[level]
+            if level:
+                self.up.append(Upsample(width))
+        self.norm = norm(widths[0], EPS)
+        self.last = nn.Conv2d(widths[0], spec.value_size, 3, padding=1)
+        zero_(self.last)
+
+    @property
+    def vector_width(self) -> int:
+        """Size of a condition's vector."""
+        return 4 * self.config.width
+
+    def forward(
+        self, latents: Float[Tensor, "B K E"], t: Float[Tensor, " B"], embedding: ConditionEmbedding
+    ) -> Float[Tensor, "B K E"]:
+        """The output at each cell of the plane, listed row by row."""
+        vector = self.time(time_features(t, self.config.width).to(latents.dtype))
+        if embedding.vector is not None:
+            vector = vector + embedding.vector
+        x = self.first(latents.mT.unflatten(2, self.grid))
+        skips = [x]
+        for layer in self.down:
+            x = layer(x, vector) if isinstance(layer, AttentiveBlock) else layer(x)
+            skips.append(x)
+        for layer in self.middle:
+            x = layer(x, vector)
+        for layer in self.up:
+            x = layer(torch.cat([x, skips.pop()], 1), vector) if isinstance(layer, AttentiveBlock) else layer(x)
+        return self.last(functional.silu(self.norm(x))).flatten(2).mT
+
+    def _block(self, width: int, out_width: int, level: int) -> AttentiveBlock:
+        attends = level >= self.config.attention_from
+        return AttentiveBlock(width, out_width, self.vector_width, self.config.head_width if attends else None)
+
+
+class AttentiveBlock(nn.Module):
+    """A residual block, and attention after it where it has heads."""
+
+    def __init__(self, width: int, out_width: int, vector_width: int, head_width: int | None = None) -> None:
+        super().__init__()
+        self.block = ResidualBlock(width, out_width, embedding_width=vector_width, eps=EPS, is_zero=True)
+        self.attention = None if head_width is None else CellAttention(out_width, out_width // head_width, eps=EPS)
+
+    def forward(self, x: Float[Tensor, "B C H W"], vector: Float[Tensor, "B V"]) -> Tensor:
+        """The block's output (B, out_width, H, W)."""
+        x = self.block(x, vector)
+        return x if self.attention is None else self.attention(x)
+
+
+def time_features(t: Float[Tensor, " B"], width: int) -> Float[Tensor, "B F"]:
+    """Cosines, then sines, of a thousand t at width / 2 frequencies from 1 down to 1/10,000."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, device=t.device, dtype=torch.float64) * (-math.log(10000.0) / half))
+    phase = TIME_SCALE * t.double()[:, None] * frequencies
+    return torch.cat([phase.cos(), phase.sin()], -1).float()

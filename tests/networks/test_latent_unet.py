@@ -1,0 +1,146 @@
+"""The U-Net on latents."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inrflow_core.errors import UsageError
+from inrflow_core.networks.latent_unet import AttentiveBlock, Config, LatentUNet, build_denoiser
+from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Grid, SetSpec
+from tests import tiny
+
+SMALL = Config(32, (1, 2), depth=1, head_width=16)
+
+
+def latents(channels: int = 4, rows: int = 8, columns: int = 8) -> SetSpec:
+    return SetSpec(2, channels, Grid((rows, columns)))
+
+
+def run(unet: LatentUNet, *, count: int = 3, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, unet.grid[0] * unet.grid[1], unet.first.in_channels, generator=generator)
+    return unet(x, torch.linspace(0.1, 0.9, count), ConditionEmbedding())
+
+
+@pytest.mark.parametrize(
+    ("config", "channels", "side", "count"),
+    [
+        (Config(), 64, 64, 519_220_416),
+        (Config(256, (1, 2, 4, 8)), 64, 64, 1_014_986_816),
+        (Config(256, (1, 2, 4, 6)), 192, 16, 678_673_600),
+    ],
+    ids=["afhq", "celebahq", "shapenet"],
+)
+def test_the_papers_denoisers_have_the_parameters_that_were_counted_in_their_release(config, channels, side, count):
+    with torch.device("meta"):
+        unet = build_denoiser(config, latents(channels, side, side), ConditionSpec())
+    assert sum(weight.numel() for weight in unet.parameters()) == count
+    assert config.least_weights <= count
+
+
+def test_it_answers_0_at_the_start_and_depends_on_the_time_after_it():
+    unet = build_denoiser(SMALL, latents(), ConditionSpec())
+    assert torch.equal(run(unet), torch.zeros(3, 64, 4))
+    tiny.randomize(unet)
+    x = torch.randn(1, 64, 4).expand(2, -1, -1)
+    early, late = unet(x, torch.tensor([0.2, 0.8]), ConditionEmbedding())
+    assert (early - late).abs().mean() > 0.02 * early.abs().mean()
+
+
+def test_a_condition_vector_changes_the_answer():
+    unet = build_denoiser(SMALL, latents(), ConditionSpec())
+    tiny.randomize(unet)
+    x, t = torch.randn(1, 64, 4), torch.tensor([0.5])
+    vector = torch.randn(1, unet.vector_width)
+    assert not torch.allclose(unet(x, t, ConditionEmbedding()), unet(x, t, ConditionEmbedding(vector)), atol=1e-4)
+
+
+def test_planes_that_are_not_square_pass_it():
+    unet = build_denoiser(SMALL, latents(4, 4, 12), ConditionSpec())
+    tiny.randomize(unet)
+    assert run(unet).shape == (3, 48, 4)
+
+
+def test_rows_and_columns_keep_their_meaning():
+    """Latents that vary along the columns alone, with convolutions that see no edge, give answers that do too."""
+    unet = build_denoiser(SMALL, latents(4, 8, 8), ConditionSpec())
+    tiny.randomize(unet)
+    for layer in unet.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.padding_mode, layer._reversed_padding_repeated_twice = "circular", [layer.padding[0]] * 4  # pyright: ignore
+    rows = torch.randn(1, 1, 8, 4).expand(1, 8, 8, 4).flatten(1, 2)
+    made = unet(rows, torch.tensor([0.4]), ConditionEmbedding()).unflatten(1, (8, 8))
+    assert (made - made[:, :1]).abs().max() < 1e-4 * made.abs().max()
+    assert (made - made[:, :, :1]).abs().max() > 0.01 * made.abs().max()
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(UsageError, match="6 x 7 is not divisible by 2"):
+        build_denoiser(SMALL, latents(4, 6, 7), ConditionSpec())
+    with pytest.raises(UsageError, match="a condition that is one vector"):
+        build_denoiser(SMALL, latents(), ConditionSpec(tokens=3))
+    with pytest.raises(ValueError, match="`head_width` is 32: it divides 48, 48"):
+        Config(24, (1, 2), head_width=32)
+
+
+def test_with_the_same_weights_it_answers_as_the_library_diffusers():
+    """UNet2DModel with one DownBlock2D and an AttnDownBlock2D; their weights are named by their order."""
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(128, 256),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=32,
+    )
+    tiny.randomize(theirs)
+    ours = build_denoiser(Config(128, (1, 2), depth=2, head_width=32), latents(), ConditionSpec())
+    _copy(theirs, ours)
+    x, t = torch.randn(2, 64, 4), torch.tensor([0.019, 0.731])
+    expected = theirs(x.mT.unflatten(2, (8, 8)), 1000 * t).sample.flatten(2).mT
+    assert (ours(x, t, ConditionEmbedding()) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def _copy(theirs, ours: LatentUNet) -> None:
+    pairs = [(theirs.time_embedding.linear_1, ours.time[0]), (theirs.time_embedding.linear_2, ours.time[2])]
+    pairs += [(theirs.conv_in, ours.first), (theirs.conv_norm_out, ours.norm), (theirs.conv_out, ours.last)]
+    layers = []
+    for level in theirs.down_blocks:
+        layers += _blocks(level) + [sampler.conv for sampler in level.downsamplers or []]
+    middle = theirs.mid_block
+    layers += [(middle.resnets[0], middle.attentions[0]), (middle.resnets[1], None)]
+    for level in theirs.up_blocks:
+        layers += _blocks(level) + [sampler.conv for sampler in level.upsamplers or []]
+    for layer, own in zip(layers, [*ours.down, *ours.middle, *ours.up], strict=True):
+        if not isinstance(own, AttentiveBlock):
+            pairs.append((layer, own.convolution))
+            continue
+        block, attention = layer
+        pairs += [
+            *(
+                (block.norm1, own.block.first_norm),
+                (block.conv1, own.block.first),
+                (block.norm2, own.block.second_norm),
+            ),
+            *((block.conv2, own.block.second), (block.time_emb_proj, own.block.embedding)),
+        ]
+        if block.conv_shortcut is not None:
+            pairs.append((block.conv_shortcut, own.block.shortcut))
+        if attention is not None:
+            mine = own.attention
+            assert mine is not None
+            pairs += [
+                *((attention.group_norm, mine.norm), (attention.to_q, mine.query), (attention.to_k, mine.key)),
+                *((attention.to_v, mine.value), (attention.to_out[0], mine.out)),
+            ]
+    for source, target in pairs:
+        target.load_state_dict(source.state_dict())
+
+
+def _blocks(level) -> list:
+    attentions = getattr(level, "attentions", [None] * len(level.resnets))
+    return list(zip(level.resnets, attentions, strict=True))
