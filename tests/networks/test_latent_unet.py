@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -105,8 +107,8 @@ def test_with_the_same_weights_it_answers_as_the_library_diffusers():
     assert (ours(x, t, ConditionEmbedding()) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def _copy(theirs, ours: LatentUNet) -> None:
-    pairs = [(theirs.time_embedding.linear_1, ours.time[0]), (theirs.time_embedding.linear_2, ours.time[2])]
+def _copy(theirs: Any, ours: LatentUNet) -> None:
+    pairs: list[Any] = [(theirs.time_embedding.linear_1, ours.time[0]), (theirs.time_embedding.linear_2, ours.time[2])]
     pairs += [(theirs.conv_in, ours.first), (theirs.conv_norm_out, ours.norm), (theirs.conv_out, ours.last)]
     layers = []
     for level in theirs.down_blocks:

@@ -79,7 +79,9 @@ def test_the_function_at_three_times_the_pixels_has_the_training_grid_at_every_t
 
 def test_at_the_cells_of_a_field_the_features_are_its_own_and_beyond_the_edge_those_of_the_edge():
     field = torch.randn(1, 5, 4, 6)
-    assert torch.allclose(basis_readout.interpolate(field, grid(4, 6).coordinates), field.flatten(2).mT, atol=1e-6)
+    centers = grid(4, 6).coordinates
+    assert centers is not None
+    assert torch.allclose(basis_readout.interpolate(field, centers), field.flatten(2).mT, atol=1e-6)
     corner = basis_readout.interpolate(field, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
     assert torch.allclose(corner[0], torch.stack([field[0, :, 0, 0], field[0, :, -1, -1]]), atol=1e-6)
 
