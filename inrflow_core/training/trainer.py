@@ -243,7 +243,7 @@ class Trainer:
         before, result = self.best, None
         with self._averaged_method() as method:
             if method is not None:
-                result = self.evaluation.find(replace(self.model, method=method, metadata=self._cameras))
+                result = self.evaluation.find(replace(self.model, method=method, metadata=self._sampling_metadata))
         if result is not None:
             self.best = self.evaluation.better(self.counters.step, result, before)
             self._write_record(
@@ -252,9 +252,9 @@ class Trainer:
         return self.engine.all_reduce_sum(float(self.best is not before))[0] > 0
 
     @property
-    def _cameras(self) -> dict[str, Any]:
-        """The cameras of drawn scenes, of the model's metadata."""
-        return {name: value for name, value in self.model.metadata.items() if name == support_cameras.KEY}
+    def _sampling_metadata(self) -> dict[str, Any]:
+        """What samples depend on of the model's metadata: the names of classes, and the cameras of drawn scenes."""
+        return {name: value for name, value in self.model.metadata.items() if name in ("classes", support_cameras.KEY)}
 
     def draw_samples(self) -> None:
         """Save an image of samples of the EMA weights, with fixed seeds."""
@@ -262,7 +262,7 @@ class Trainer:
         with self._averaged_method() as method:
             if method is None:
                 return
-            model = replace(self.model, method=method, metadata=self._cameras)
+            model = replace(self.model, method=method, metadata=self._sampling_metadata)
             with atomic_write.atomic_write(path) as beside:
                 sample.preview(model, self.settings.samples, condition=self._preview_condition).save(
                     beside, format="png"
