@@ -188,7 +188,7 @@ def _own() -> list[Subject]:
         Subject("cached statistics", "featured", "statistics/**/*",
                 ("eval", "--samples", "BASE/samples/samples.npz", "--reference", "IN", *random)),
         *(
-            Subject(f"scores of {name}, again", f"scores/{name}", "**/*", ("eval", *words, "--out", "IN", *QUICK), True, "IN")
+            Subject(f"scores of {name}, again", f"scores/{name}", "**/*", ("eval", *words, "--out", "IN", "--overwrite", *QUICK), True, "IN")
             for name, words in scores.items()
         ),
         Subject("image, inverted", "samples/two", "0.png",
