@@ -35,7 +35,7 @@ MAX_TIMES_LONGER = 10
 """Wall time of a case on a busy machine, in `MAX_SECONDS`."""
 MODULES = "modules.json"
 """In the folder of the soak: the names of the modules that the commands import."""
-WRITTEN = (".npz", ".h5", ".pdb", ".cif")
+WRITTEN = ("*.npz", "*.h5", "*.pdb", "*.cif", "metrics.json")
 """What a command writes that depends on its input alone."""
 
 
@@ -198,7 +198,7 @@ def status(name: str) -> int:
 def digest(out: Path) -> str:
     """The digest of all that a command has written, by name and content; the time in a file's header is left out."""
     hashed = hashlib.sha256()
-    for path in sorted(path for path in out.rglob("*") if path.suffix in WRITTEN and path.is_file()):
+    for path in sorted(path for pattern in WRITTEN for path in out.rglob(pattern) if path.is_file()):
         hashed.update(json.dumps(path.name).encode())
         if path.suffix != ".npz":
             hashed.update(path.read_bytes())
