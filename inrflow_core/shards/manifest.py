@@ -111,7 +111,8 @@ def load(folder: Path) -> Manifest:
 
     Raises:
         MissingError: there is no such folder, or it holds no manifest.
-        IntegrityError: it is not a manifest, has another schema, or does not match its digest.
+        IntegrityError: it is not a manifest, has another schema, does not match its digest, or its numbers contradict each
+            other.
     """
     path = folder / NAME
     if not path.is_file():
@@ -130,7 +131,14 @@ def load(folder: Path) -> Manifest:
     if stated != _own_digest({"format": FORMAT, "schema": schema, **table}):
         raise IntegrityError(f"`{path}` is damaged: its content does not match its digest", hint=REPAIR_COMMAND)
     loaded = typed_json.typed(table, Manifest, f"`{path}`", hint=REPAIR_COMMAND)
-    for split in loaded.splits.values():
+    for name, split in loaded.splits.items():
+        counts = [entry.count for entry in split.shards]
+        if split.count != sum(counts) or min(counts, default=0) < 0:
+            raise IntegrityError(
+                f"`{path}` is damaged: the split `{name}` has {split.count:,} examples, and its shards have "
+                f"{', '.join(f'{count:,}' for count in counts[:5])}{', ...' if len(counts) > 5 else ''}",
+                hint=REPAIR_COMMAND,
+            )
         for entry in split.shards:
             if not SHARD_NAME.fullmatch(entry.file):
                 raise IntegrityError(

@@ -177,6 +177,21 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(tmp_path: Path):
         ShardDataset(path)
 
 
+@pytest.mark.parametrize("where", ["split", "shard", "both"])
+def test_a_manifest_whose_numbers_contradict_each_other_is_refused(tmp_path: Path, where: str):
+    path = folder(tmp_path / "s")
+    reported = json.loads((path / manifest.NAME).read_text())
+    split = reported["splits"]["train"]
+    if where != "shard":
+        split["count"] = 2_000_000_000
+    if where != "split":
+        split["shards"][0]["count"] = -5
+    reported.pop("digest")
+    (path / manifest.NAME).write_text(json.dumps(reported | {"digest": manifest._own_digest(reported)}))
+    with pytest.raises(IntegrityError, match=r"the split `train` has .* examples, and its shards have"):
+        ShardDataset(path)
+
+
 def test_an_absent_folder_and_one_without_manifest_say_how_to_get_shards(tmp_path: Path):
     with pytest.raises(MissingError, match="does not exist") as caught:
         ShardDataset(tmp_path / "none")
