@@ -218,11 +218,12 @@ class SampleShard:
         """Every intact piece with the indices of its samples; a damaged one is deleted, to be drawn again."""
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                indices = array_file.read_array(path, "indices")
+                indices, labels = (array_file.read_array(path, name) for name in ("indices", "labels"))
             except (MissingError, IntegrityError):
                 path.unlink(missing_ok=True)
                 continue
-            if indices.dtype != np.int64 or indices.ndim != 1 or not len(indices):
+            are_numbers = indices.dtype == labels.dtype == np.int64
+            if not are_numbers or indices.ndim != 1 or not len(indices) or labels.shape != indices.shape:
                 path.unlink(missing_ok=True)
             elif indices.min() >= 0 and indices.max() < len(self.seeds):
                 yield path, indices

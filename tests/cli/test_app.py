@@ -138,7 +138,7 @@ def test_a_command_says_how_it_ended_by_what_it_returns(monkeypatch):
 
 COMPLETIONS = {
     "inrflow sam": ["sample"],
-    "inrflow train --preset digits": ["digits-demo", "digits-inrct-demo"],
+    "inrflow train --preset digits": ["digits-ddmi-demo", "digits-demo", "digits-inrct-demo"],
     "inrflow prepare shape": ["shapenet"],
     "inrflow sample --sampler eul": ["euler", "euler-maruyama"],
 }

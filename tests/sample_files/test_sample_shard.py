@@ -77,6 +77,18 @@ def test_a_torn_piece_is_drawn_again(tmp_path: Path):
     assert shard.missing().tolist() == [0, 1, 4, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.parametrize("labels", [np.zeros(3, np.int64), np.zeros((2, 1), np.int64), np.zeros(2)])
+def test_a_piece_whose_labels_are_not_those_of_its_samples_is_drawn_again(tmp_path: Path, labels: np.ndarray):
+    shard = begin(tmp_path / "a.h5")
+    write(shard, 0, 1)
+    write(shard, 2, 3)
+    piece = sorted((tmp_path / "a.h5.partial").glob("*.npz"))[0]
+    with np.load(piece) as stored:
+        arrays = dict(stored)
+    np.savez(piece, **{**arrays, "labels": labels})
+    assert shard.missing().tolist() == [0, 1, 4, 5, 6, 7, 8, 9]
+
+
 def test_a_kill_loses_the_piece_at_hand_and_no_other(tmp_path: Path):
     code = (
         "import os, signal, sys; sys.path.insert(0, '.');"

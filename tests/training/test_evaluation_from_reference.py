@@ -6,16 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from inrflow_cli import app, console
 from inrflow_core.config import preset
 from inrflow_core.errors import UsageError
 from inrflow_core.runs import best
+from inrflow_core.sampling import sample
 from inrflow_core.training import periodic_eval, setup
 from inrflow_core.training.setup import TrainJob
 from tests import conditioned
-from tests.training import small
+from tests.training import small, test_periodic_eval
 
 EXPECTED = {
     "image": ["mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow", "jsd:inrflow", "paired-cd:cd:inrflow"],
@@ -95,3 +97,21 @@ def test_a_run_of_the_metrics_earlier_name_keeps_its_best_checkpoint(data: dict[
     (out / "best.json").unlink()
     ready = setup.check_job(job("image", data, out, metrics=["mmd", "right-cd"], best="right-cd"), {})
     assert periodic_eval.restore_best(ready.evaluation, out, 2) == trained == best.read_best(out)
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_classes_are_drawn_as_often_as_the_reference_has_them(tmp_path, monkeypatch, uniform):
+    labels_of_items = np.array([0] * 16 + [1] * 3 + [2] + [0] * 10)
+    values = np.random.default_rng(0).integers(0, 255, (30, 8, 8, 1)).astype(np.uint8)
+    shards = small._write(tmp_path / "skewed", "image", values, labels_of_items, small.CLASSES)
+    drawn, draw = [], sample.sample_in_memory
+
+    def watched(model, requests, *rest):
+        drawn.extend(requests[0].labels)
+        return draw(model, requests, *rest)
+
+    monkeypatch.setattr(sample, "sample_in_memory", watched)
+    setup.train(test_periodic_eval.job("image", shards, tmp_path / "run", num=200, every=6, uniform_labels=uniform))
+    shares = np.bincount(drawn, minlength=3) / 200
+    expected = [1 / 3] * 3 if uniform else [16 / 20, 3 / 20, 1 / 20]
+    assert np.abs(shares - expected).max() < 0.11

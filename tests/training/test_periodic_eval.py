@@ -287,24 +287,6 @@ def test_only_the_presets_classes_and_the_requested_number_are_the_reference(dat
     assert three.reference.read(range(3)).names == [whole.names[index] for index in (0, 6, 12)]
 
 
-@pytest.mark.parametrize("uniform", [False, True])
-def test_classes_are_drawn_as_often_as_the_reference_has_them(tmp_path, monkeypatch, uniform):
-    labels_of_items = np.array([0] * 16 + [1] * 3 + [2] + [0] * 10)
-    values = np.random.default_rng(0).integers(0, 255, (30, 8, 8, 1)).astype(np.uint8)
-    shards = small._write(tmp_path / "skewed", "image", values, labels_of_items, small.CLASSES)
-    drawn, draw = [], sample.sample_in_memory
-
-    def watched(model, requests, *rest):
-        drawn.extend(requests[0].labels)
-        return draw(model, requests, *rest)
-
-    monkeypatch.setattr(sample, "sample_in_memory", watched)
-    setup.train(job("image", shards, tmp_path / "run", num=200, every=6, uniform_labels=uniform))
-    shares = np.bincount(drawn, minlength=3) / 200
-    expected = [1 / 3] * 3 if uniform else [16 / 20, 3 / 20, 1 / 20]
-    assert np.abs(shares - expected).max() < 0.11
-
-
 @pytest.mark.parametrize(
     ("domain", "settings", "says", "code"),
     [
