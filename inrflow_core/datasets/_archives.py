@@ -257,6 +257,8 @@ def _archive(path: Path) -> list[Entry]:
         members = _zip(str(path)).infolist()
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
         raise IntegrityError(f"`{path}` is not a complete zip: {error}", hint="copy or download it again") from error
+    if not all(member.filename for member in members):
+        raise IntegrityError(f"`{path}` has a member without a name", hint="copy or download it again")
     _check_names(path, [member.filename for member in members])
     return sorted(
         Entry(member.filename, member.file_size, Member(str(path), member.filename))

@@ -131,6 +131,8 @@ def load(folder: Path) -> Manifest:
     if stated != _own_digest({"format": FORMAT, "schema": schema, **table}):
         raise IntegrityError(f"`{path}` is damaged: its content does not match its digest", hint=REPAIR_COMMAND)
     loaded = typed_json.typed(table, Manifest, f"`{path}`", hint=REPAIR_COMMAND)
+    if not loaded.shape or min(loaded.shape) < 0:
+        raise IntegrityError(f"`{path}` is damaged: the shape of a set is {list(loaded.shape)}", hint=REPAIR_COMMAND)
     for name, split in loaded.splits.items():
         counts = [entry.count for entry in split.shards]
         if split.count != sum(counts) or min(counts, default=0) < 0:

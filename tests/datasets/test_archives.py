@@ -32,6 +32,14 @@ def test_two_members_of_one_name_are_refused_by_name(tmp_path: Path, suffix: str
         _archives.listing(tmp_path)
 
 
+def test_a_zip_with_a_member_without_a_name_is_refused(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.png", "one")
+        archive.filelist[0].filename = ""
+    with pytest.raises(IntegrityError, match=r"a\.zip` has a member without a name"):
+        _archives.listing(tmp_path)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_member_is_read_whole_by_every_method_and_a_flipped_bit_is_an_unreadable_item(tmp_path: Path, method: int):
     content = os.urandom(9000) + bytes(50_000)

@@ -192,6 +192,16 @@ def test_a_manifest_whose_numbers_contradict_each_other_is_refused(tmp_path: Pat
         ShardDataset(path)
 
 
+@pytest.mark.parametrize("shape", [[], [8, -8, 1]])
+def test_a_manifest_whose_sets_have_no_shape_is_refused(tmp_path: Path, shape: list[int]):
+    path = folder(tmp_path / "s")
+    reported = json.loads((path / manifest.NAME).read_text()) | {"shape": shape}
+    reported.pop("digest")
+    (path / manifest.NAME).write_text(json.dumps(reported | {"digest": manifest._own_digest(reported)}))
+    with pytest.raises(IntegrityError, match="the shape of a set is"):
+        ShardDataset(path)
+
+
 def test_an_absent_folder_and_one_without_manifest_say_how_to_get_shards(tmp_path: Path):
     with pytest.raises(MissingError, match="does not exist") as caught:
         ShardDataset(tmp_path / "none")
