@@ -1,8 +1,9 @@
-"""Shared by the point data sets: the normalization of a cloud to its box, checks, seeds and splits by name."""
+"""Shared by the point data sets: the normalization of a cloud to its box, checks, seeds, splits by name, and made items."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -64,3 +65,15 @@ def seed(name: str) -> int:
 def is_held_out(name: str, fraction: float) -> bool:
     """Whether an item belongs to the split `val`, which gets about `fraction` of all names."""
     return seed(f"split {name}") < fraction * 2**63
+
+
+def items_by_turns(classes: Sequence[str], counts: Mapping[str, int]) -> dict[str, list[Item]]:
+    """Items that are made from their names alone, by split; classes take turns, and a split without items is left out."""
+    return {
+        split: [
+            Item(f"{split}-{number:05d}-{classes[number % len(classes)]}", number % len(classes))
+            for number in range(count)
+        ]
+        for split, count in counts.items()
+        if count
+    }

@@ -46,14 +46,7 @@ class Config:
 def scan(source: Path, config: Config) -> DatasetIndex:
     """The names and classes of the solids; `source` is ignored."""
     classes = tuple(BODIES)
-    splits = {
-        split: [
-            Item(f"{split}-{number:05d}-{classes[number % len(classes)]}", number % len(classes))
-            for number in range(count)
-        ]
-        for split, count in (("train", config.train), ("val", config.val))
-        if count
-    }
+    splits = _point_clouds.items_by_turns(classes, {"train": config.train, "val": config.val})
     return DatasetIndex(
         splits,
         shape=(config.points, 3),

@@ -108,5 +108,5 @@ def _check_latents(model: Model, guide: Model) -> None:
     if own.keys() != other.keys() or not all(torch.equal(own[name], other[name]) for name in own):
         raise UsageError(
             f"the guide `{guide.preset.name}` has another autoencoder than the model `{model.preset.name}`",
-            hint="train the guide with `--init-from` of the model, or take an earlier checkpoint of it",
+            hint="guide with an earlier checkpoint of the same run, of its stage `diffusion`",
         )
