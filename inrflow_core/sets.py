@@ -171,6 +171,8 @@ class Queries:
     """The numbers of real pairs and groups of each set, on the CPU: reading them does not synchronize the device."""
     directions: Float[Tensor, "N 3"] | Float[Tensor, "B N 3"] | None = None
     """Vectors along the rays with depth 1 along the camera's axis; of the layout `Rays`."""
+    cell_sizes: Float[Tensor, ""] | Float[Tensor, " B"] | None = None
+    """The step between neighboring queries of a regular grid, in units of the coordinate: of all sets, or of each."""
 
     def __len__(self) -> int:
         return self.noise_keys.shape[0]
@@ -183,6 +185,7 @@ class Queries:
             self.noise_keys[part],
             None if groups is None else groups[:, part],
             directions=None if directions is None else directions[..., part, :],
+            cell_sizes=self.cell_sizes,
         )
 
     def select_sets(self, part: slice | Int64[Tensor, " S"]) -> Queries:
@@ -193,14 +196,17 @@ class Queries:
         )
         groups = None if self.group_ids is None else self.group_ids[part]
         sizes = self.valid_sizes[part] if self.valid_sizes is not None and isinstance(part, slice) else None
-        return Queries(coordinates, self.noise_keys, groups, sizes, directions)
+        steps = self.cell_sizes
+        steps = steps[part] if steps is not None and steps.ndim == 1 else steps
+        return Queries(coordinates, self.noise_keys, groups, sizes, directions, steps)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Queries:
         """These queries with every tensor changed."""
-        coordinates, groups, directions = (
-            None if tensor is None else change(tensor) for tensor in (self.coordinates, self.group_ids, self.directions)
+        coordinates, groups, directions, steps = (
+            None if tensor is None else change(tensor)
+            for tensor in (self.coordinates, self.group_ids, self.directions, self.cell_sizes)
         )
-        return Queries(coordinates, change(self.noise_keys), groups, self.valid_sizes, directions)
+        return Queries(coordinates, change(self.noise_keys), groups, self.valid_sizes, directions, steps)
 
     def to(self, device: torch.device | str) -> Queries:
         """These queries on another device."""

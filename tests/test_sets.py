@@ -28,11 +28,12 @@ def queries(kind: str) -> Queries:
     torch.manual_seed(0)
     match spec.layout:
         case Grid():
-            return Queries(torch.rand(PAIRS, 2), torch.rand(PAIRS, 2, dtype=torch.float64))
+            keys = torch.rand(PAIRS, 2, dtype=torch.float64)
+            return Queries(torch.rand(PAIRS, 2), keys, cell_sizes=torch.tensor(0.25))
         case Points(has_coordinates=False):
             return Queries(None, torch.arange(PAIRS))
         case Points():
-            return Queries(torch.rand(SETS, PAIRS, 3), torch.arange(PAIRS))
+            return Queries(torch.rand(SETS, PAIRS, 3), torch.arange(PAIRS), cell_sizes=torch.rand(SETS))
         case Rays():
             return Queries(torch.rand(SETS, PAIRS, 3), torch.arange(PAIRS), directions=unit_vectors(SETS, PAIRS))
         case Groups():
@@ -51,7 +52,8 @@ def row(of: Queries, set_index: int, pair: int) -> list[list[float]]:
     """All that belongs to one pair of one set."""
     placed = [t if t is None or t.ndim == 3 else t[None].expand(SETS, -1, -1) for t in (of.coordinates, of.directions)]
     picked = [None if t is None else t[set_index, pair] for t in (*placed, of.group_ids)]
-    return [[] if t is None else t.flatten().tolist() for t in (*picked, of.noise_keys[pair])]
+    step = None if of.cell_sizes is None else of.cell_sizes.expand(SETS if of.cell_sizes.ndim == 0 else -1)[set_index]
+    return [[] if t is None else t.flatten().tolist() for t in (*picked, step, of.noise_keys[pair])]
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -84,7 +86,8 @@ def test_map_reaches_every_tensor_and_a_move_changes_none(kind: str):
     seen: list[Tensor] = []
     whole.map(lambda tensor: (seen.append(tensor), tensor)[1])
     own = whole.queries
-    tensors = [own.coordinates, own.directions, own.group_ids, own.noise_keys, whole.values, whole.seeds, whole.mask]
+    tensors = [own.coordinates, own.directions, own.group_ids, own.cell_sizes, own.noise_keys]
+    tensors += [whole.values, whole.seeds, whole.mask]
     expected = [*(t for t in tensors if t is not None), *whole.condition.values()]
     assert sorted(map(id, seen)) == sorted(map(id, expected))
     moved = own.to("meta")

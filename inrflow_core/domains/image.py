@@ -6,6 +6,7 @@ square; another aspect ratio is a wider window of the plane, with the training s
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ class Domain(DecodedAtOwnPairs):
     def queries(self, size: ImageSize = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The pixel centers of an image of `size` (rows, columns), row by row. Default: the training grid.
 
-        `window` is top, left, bottom and right of a part of the training square, from 0 to 1.
+        `window` is top, left, bottom and right of a part of the training square, from 0 to 1. The cell size is the distance
+        of neighboring pixels; of pixels that are not square the geometric mean of both distances.
 
         Raises:
             UsageError: a side below 1, more than MAX_PIXELS, or a window that is empty or outside the square.
@@ -139,13 +141,14 @@ class Domain(DecodedAtOwnPairs):
         _check_window(window)
         if window is None:
             shorter = min(rows, columns)
-            axes = [_axis(count, shorter, side) for count in (rows, columns)]
+            axes, step = [_axis(count, shorter, side) for count in (rows, columns)], 2 / shorter
         else:
             top, left, bottom, right = window
             axes = [_part(rows, top, bottom, side), _part(columns, left, right, side)]
+            step = 2 * math.sqrt((bottom - top) / rows * (right - left) / columns)
         coordinates = torch.stack(torch.meshgrid(axes[0][0], axes[1][0], indexing="ij"), -1).flatten(0, 1)
         noise_keys = torch.stack(torch.meshgrid(axes[0][1], axes[1][1], indexing="ij"), -1).flatten(0, 1)
-        return Queries(coordinates.float(), noise_keys)
+        return Queries(coordinates.float(), noise_keys, cell_sizes=torch.tensor(step, dtype=torch.float32))
 
     def to_set(
         self,

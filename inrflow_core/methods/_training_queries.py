@@ -44,7 +44,8 @@ def select_pairs(queries: Queries, index: Int64[Tensor, "B M"], *values: Any) ->
         for tensor in (queries.coordinates, queries.directions)
     )
     groups = None if queries.group_ids is None else queries.group_ids.gather(1, index)
-    some = Queries(coordinates, queries.noise_keys[: index.shape[1]], groups, directions=directions)
+    keys, steps = queries.noise_keys[: index.shape[1]], queries.cell_sizes
+    some = Queries(coordinates, keys, groups, directions=directions, cell_sizes=steps)
     return some, *(None if each is None else take_pairs(each, index) for each in values)
 
 
@@ -80,7 +81,7 @@ def queries_anywhere(
     data = interpolate_grid(sets.values.unflatten(1, grid), positions)
     y_query, velocity = paths.interpolate(path, data, eps, t)
     coordinates = ((2 * positions + 1) / size - 1).to(sets.values.dtype)
-    return Queries(coordinates, positions[0]), y_query, velocity
+    return Queries(coordinates, positions[0], cell_sizes=sets.queries.cell_sizes), y_query, velocity
 
 
 def interpolate_grid(values: Float[Tensor, "B *grid C"], positions: Float[Tensor, "B M D"]) -> Float[Tensor, "B M C"]:

@@ -31,6 +31,9 @@ class Config:
     """Blocks after the one that reads the finest field."""
     coarse_to_fine: bool = True
     """False: the first block reads all fields at once (the paper's table 8 without its conditioning)."""
+    reads_cell_size: bool = False
+    """Whether each field comes with one more number, the logarithm of the queries' cell size in units of the training grid's: the
+    function then knows how finely it is sampled, and can leave out what a coarser grid would alias."""
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -59,7 +62,11 @@ class BasisReadout(nn.Module):
     def __init__(self, config: Config, spec: SetSpec, field_widths: Sequence[int]) -> None:
         super().__init__()
         self.config, self.field_widths = config, tuple(field_widths)
-        read = self.field_widths if config.coarse_to_fine else (sum(self.field_widths),)
+        assert isinstance(spec.layout, Grid)
+        self.training_step = 2 / min(spec.layout.shape)
+        extra = int(config.reads_cell_size)
+        read = [width + extra for width in self.field_widths]
+        read = read if config.coarse_to_fine else [sum(read)]
         inputs = [read[0], *(config.width + width for width in read[1:])]
         self.blocks = nn.ModuleList(MlpBlock(size, config.width) for size in inputs)
         self.extra = nn.Sequential(*(MlpBlock(config.width, config.width) for _ in range(config.extra_depth)))
@@ -72,15 +79,23 @@ class BasisReadout(nn.Module):
 
         Args:
             state: the fields (B, F, H, W), from coarse to fine; their cells share [-1, 1] along each axis evenly.
+            queries: with `reads_cell_size` those of the training grid's cell size unless they have one.
         """
         assert queries.coordinates is not None
         read = [interpolate(field, queries.coordinates) for field in state]
+        if self.config.reads_cell_size:
+            read = [torch.cat([features, self._cell_size(queries, features)], -1) for features in read]
         if not self.config.coarse_to_fine:
             read = [torch.cat(read, -1)]
         x = self.blocks[0](read[0])
         for block, features in zip(self.blocks[1:], read[1:], strict=True):
             x = block(torch.cat([x, features], -1))
         return self.out(functional.relu(self.extra(x)))
+
+    def _cell_size(self, queries: Queries, features: Float[Tensor, "B M F"]) -> Float[Tensor, "B M 1"]:
+        steps = queries.cell_sizes
+        number = torch.zeros((), device=features.device) if steps is None else (steps / self.training_step).log()
+        return number.to(features.dtype).view(-1, 1, 1).expand(*features.shape[:2], 1)
 
 
 class MlpBlock(nn.Module):

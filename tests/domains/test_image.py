@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,25 @@ def test_a_window_is_a_part_of_the_finer_image():
     part, part_keys = grid((5, 10), window=(0.25, 0.5, 0.5, 1.0))
     torch.testing.assert_close(part, whole[5:10, 10:], rtol=0, atol=1e-6)
     torch.testing.assert_close(part_keys, whole_keys[5:10, 10:], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "step"),
+    [
+        (None, None, 2 / 5),
+        ((20, 20), None, 2 / 20),
+        ((7, 11), None, 2 / 7),
+        ((10, 10), (0.0, 0.5, 0.5, 1.0), 2 / 20),
+        ((6, 3), (0.0, 0.0, 1.0, 0.5), 2 / 6),
+        ((8, 2), (0.0, 0.0, 1.0, 1.0), 2 / 4),
+    ],
+)
+def test_the_cell_size_is_the_distance_of_neighboring_pixels(size, window, step):
+    cell_sizes = Domain(Config(5)).queries(size, window).cell_sizes
+    assert cell_sizes is not None and cell_sizes.ndim == 0 and cell_sizes == torch.tensor(step)
+    coordinates, _ = grid(size, window=window)
+    steps = coordinates[1, 0, 0] - coordinates[0, 0, 0], coordinates[0, 1, 1] - coordinates[0, 0, 1]
+    assert math.sqrt(steps[0] * steps[1]) == pytest.approx(step, rel=1e-5)
 
 
 def test_an_image_without_pixels_is_refused():

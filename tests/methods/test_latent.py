@@ -23,6 +23,9 @@ from tests import tiny
 
 FIRST, SECOND = StepState("autoencoder", 8, 9), StepState("diffusion", 8, 9)
 
+LATENT_NETWORKS: dict[str, Any] = tiny.LATENT["network"] or {}
+CELL_SIZE_READOUT = {"name": "basis-readout", "width": 16, "reads_cell_size": True}
+
 
 def model(**settings: Any) -> Model:
     return tiny.model(tiny.LATENT, method=settings)
@@ -138,6 +141,20 @@ def test_finer_samples_hold_the_training_pixels():
     fine = made.query(built.domain.queries((36, 36))).unflatten(1, (36, 36))
     assert (fine[:, 1::3, 1::3] - coarse).abs().max() < 1e-5
     assert coarse.std() > 1e-3
+
+
+def test_a_function_that_reads_the_cell_size_answers_by_it_and_not_by_the_chunk(tmp_path: Path):
+    built = tiny.model(tiny.LATENT, network={**LATENT_NETWORKS, "readout": CELL_SIZE_READOUT})
+    made = field(built).cache_context()
+    whole, coarse = built.domain.queries((36, 36)), made.query(built.domain.queries())
+    values = made.query(whole, chunk=1000)
+    torch.testing.assert_close(made.query(whole, chunk=7), values, rtol=1e-4, atol=1e-5)
+    window = made.query(built.domain.queries((18, 18), (0.5, 0.0, 1.0, 0.5)))
+    torch.testing.assert_close(window.unflatten(1, (18, 18)), values.unflatten(1, (36, 36))[:, 18:, :18])
+    assert (values.unflatten(1, (36, 36))[:, 1::3, 1::3] - coarse.unflatten(1, (12, 12))).abs().max() > 1e-3
+    made.save(tmp_path / "field.safetensors", built.preset)
+    _, loaded = sample.load_field(tmp_path / "field.safetensors")
+    assert torch.equal(loaded.query(whole, chunk=1000), values)
 
 
 def test_guidance_compares_with_no_class_and_1_is_none():

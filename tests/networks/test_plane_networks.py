@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -95,6 +97,33 @@ def test_queries_of_their_own_for_each_set_are_read_from_that_set():
             tuple(field[number : number + 1] for field in fields), Queries(at[number], torch.arange(5))
         )
         assert torch.allclose(both[number], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("coarse_to_fine", [True, False])
+def test_a_cell_size_is_one_more_number_of_each_field(coarse_to_fine):
+    config = basis_readout.Config(32, coarse_to_fine=coarse_to_fine, reads_cell_size=True)
+    function, plain = readout(config, (6, 6, 6)), basis_readout.Config(32, coarse_to_fine=coarse_to_fine)
+    fields, at = tuple(torch.randn(2, 6, side, 2 * side) for side in (2, 4, 8)), grid(8, 16)
+    own, coarse, fine = (function.query(fields, replace(at, cell_sizes=torch.tensor(2 / side))) for side in (8, 2, 32))
+    assert torch.equal(function.query(fields, at), own)  # without a cell size that of the training grid
+    one = torch.zeros(()).expand(2, 1, 1, 1)
+    wider = [torch.cat([field, one.expand(-1, -1, *field.shape[2:])], 1) for field in fields]
+    without = readout(plain, (7, 7, 7))
+    without.load_state_dict(function.state_dict())
+    torch.testing.assert_close(own, without.query(tuple(wider), at))  # its logarithm is 0 on the training grid
+    assert min((own - coarse).abs().max(), (own - fine).abs().max(), (coarse - fine).abs().max()) > 0.01
+
+
+def test_each_set_has_its_own_cell_size_and_a_part_of_the_queries_keeps_it():
+    function = readout(basis_readout.Config(32, reads_cell_size=True))
+    fields, steps = tuple(torch.randn(2, 6, side, 2 * side) for side in (2, 4, 8)), torch.tensor([0.1, 0.7])
+    both = replace(grid(8, 16), cell_sizes=steps)
+    values = function.query(fields, both)
+    for number in range(2):
+        own = tuple(field[number : number + 1] for field in fields)
+        alone = function.query(own, replace(both, cell_sizes=steps[number]))
+        torch.testing.assert_close(values[number : number + 1], alone)
+    torch.testing.assert_close(function.query(fields, both[5:70]), values[:, 5:70])
 
 
 @pytest.mark.parametrize("coarse_to_fine", [True, False])
