@@ -143,7 +143,8 @@ FieldOfView = Annotated[float | None, typer.Option("--fov", min=1, max=170, help
 Level = Annotated[
     float | None,
     typer.Option(
-        help="Density on the surface of a mesh of a scene. Default: 10, or half the highest where that is less."
+        help="What the surface of a mesh has: of a scene the density (default: 10, or half the highest where that is less), of "
+        "a shape the probability of being inside (default: 0.5)."
     ),
 ]
 Window = Annotated[

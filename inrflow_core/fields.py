@@ -59,15 +59,17 @@ class Orbit:
 
 @dataclass(frozen=True)
 class Surface:
-    """The size of a mesh: the surface where a scene's density has one value."""
+    """The size of a mesh: the surface where a scene's density, or the probability that a shape is there, has one value."""
 
     resolution: int
     """Points of the grid along each side of the domain's box."""
     level: float | None
-    """The density on the surface, per world unit; None is `isosurface.usual_level`."""
+    """The density on the surface, per world unit, of which None is `isosurface.usual_level`; or the probability."""
+    quantity: str = "density"
+    """What has the level: `density` or `probability`."""
 
     def __str__(self) -> str:
-        level = "the usual density" if self.level is None else f"density {self.level:g}"
+        level = f"the usual {self.quantity}" if self.level is None else f"{self.quantity} {self.level:g}"
         return f"surface at {level}, grid {self.resolution}"
 
 
@@ -85,6 +87,15 @@ class DensityField(Protocol):
         self, index: int, points: Float[Tensor, "P 3"]
     ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
         """Density (per world unit) and color (in [0, 1]) of one function at points in the world."""
+        ...
+
+
+@runtime_checkable
+class PointwiseField(Protocol):
+    """Fields whose functions can be evaluated one by one, each at its own coordinates."""
+
+    def values_at(self, index: int, coordinates: Float[Tensor, "P D"]) -> Float[Tensor, "P C"]:
+        """The values of one function at coordinates in [-1, 1], on any device, in the network's scale."""
         ...
 
 

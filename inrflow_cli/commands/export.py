@@ -56,7 +56,7 @@ Colors = Annotated[
 ]
 Surface = Annotated[
     str | None,
-    typer.Option(metavar="poisson|pivoting", help="Surface reconstruction for .obj and .glb. Default: poisson."),
+    typer.Option(metavar="poisson|pivoting", help="Surface reconstruction for .obj, .glb and .stl. Default: poisson."),
 ]
 Columns = Annotated[int | None, typer.Option(min=1, help="Columns of a .png of several samples.")]
 Size = Annotated[int | None, typer.Option(min=16, help="Pixels of each cloud in a .png.")]
@@ -87,7 +87,7 @@ def export(
 ) -> None:
     """Write samples or prepared shards as files for other programs, or a run as one file.
 
-    Clouds become .obj and .glb by surface reconstruction. Several clouds, or proteins of several sequences, become
+    Clouds become .obj, .glb and .stl by surface reconstruction. Several clouds, or proteins of several sequences, become
     numbered files.
     """
     format_options = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from inrflow_core import registry
 from inrflow_core.errors import UsageError
-from inrflow_core.fields import Camera, Size, Window
+from inrflow_core.fields import Camera, Size, Surface, Window
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sets import Condition, CoordValueSet, Queries, SetSpec, TrainBatch
@@ -102,6 +102,10 @@ class InputExample:
         restored[..., :3] = values[..., :3] * self.scale + self.offset
         return restored
 
+    def mesh_to_source_units(self, mesh: Mesh) -> Mesh:
+        """A mesh of the domain in the file's own units."""
+        return replace(mesh, vertices=mesh.vertices * self.scale + self.offset)
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -147,10 +151,10 @@ class Domain(Protocol):
     FILES: ClassVar[ArrayFiles | None]
     """How samples are read from array files; None for structures."""
     SIZE_OPTION: ClassVar[Literal["--resolution", "--points"] | None]
-    """The option that sets the size of samples; None if no option does."""
+    """The option that sets the size of samples; None if no option does. Of meshes it is always `--resolution`."""
     HAS_CAMERAS: ClassVar[bool]
     """Whether samples are scenes, seen by cameras (`--views`, `--elevation` ...) or as a mesh of their density; such a domain
-    has more members (see `HasCameras`)."""
+    has more members (see `HasCameras`). Another one with `MESH_FORMATS` has those of `HasSurfaces`."""
     HAS_WINDOWS: ClassVar[bool]
     """Whether a part of a sample's domain can be evaluated alone (`--window`)."""
     REFERENCE_SPLITS: ClassVar[tuple[str, ...]]
@@ -300,6 +304,28 @@ class HasCameras(Protocol):
 
     def cameras(self, size: Any, condition: Condition | None) -> Float32[np.ndarray, "*sets 4 4"]:
         """The cameras of views of a size, (V 4 4) for all samples or (B V 4 4); see geometry/cameras.py."""
+        ...
+
+
+@runtime_checkable
+class HasSurfaces(Protocol):
+    """What a domain has beside whose samples are functions of space with a surface, and which has no cameras."""
+
+    def size_in_file(self, points: int | None, resolution: str | None, suffix: str, level: float | None) -> Size:
+        """The size of a sample in a file with that suffix, in lower case: a mesh, or a number of surface points.
+
+        Raises:
+            UsageError: a number is out of range, or one does not apply to such files.
+        """
+        ...
+
+    def surface(self, function: Callable[[Tensor], Tensor], size: Surface, *, chunk: int) -> Mesh:
+        """The mesh of one function, of which `function` has the values (P 1) at coordinates (P 3) in [-1, 1].
+
+        Raises:
+            UsageError: the surface is empty, or a value is not finite.
+            OutOfMemory: the grid does not fit.
+        """
         ...
 
 

@@ -86,7 +86,7 @@ class Domain(DecodedAtOwnPairs):
 
     NAME = "points"
     NOUN = "point clouds"
-    FORMATS = ("ply", "npz", "png", "obj", "glb")
+    FORMATS = ("ply", "npz", "png", "obj", "glb", "stl")
     MESH_FORMATS = ()
     FILES = ArrayFiles(
         ("points",),

@@ -32,7 +32,7 @@ from inrflow_core.domains._contract import (
 )
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Orbit, Surface, Window
-from inrflow_core.geometry import cameras
+from inrflow_core.geometry import cameras, isosurface
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import CAMERA, Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
@@ -93,7 +93,7 @@ class Domain:
     NAME = "radiance"
     NOUN = "scenes"
     FORMATS = ("png", "npz", "gif", "webp", "mp4")
-    MESH_FORMATS = ("glb", "obj", "ply")
+    MESH_FORMATS = ("glb", "obj", "ply", "stl")
     FILES = ArrayFiles(("views",), "uint8", 5, (3,), "uint8 (N V H W C)", describe=describe_shape, has_one_shape=True)
     SIZE_OPTION = "--resolution"
     HAS_CAMERAS = True
@@ -402,6 +402,7 @@ class Domain:
                 f"a mesh on a grid of {rows} x {columns}: its grid has one number of points a side",
                 hint="write one number, as in `--resolution 128`",
             )
+        isosurface.check_memory(rows)
         return Surface(rows, level)
 
     def _noise_keys(self, rows: int, columns: int) -> Float[Tensor, "N 2"]:

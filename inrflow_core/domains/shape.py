@@ -2,13 +2,13 @@
 
 The encoder reads points on the surface, the decoder is trained on other positions (DDMI, section 4; Occupancy Networks). In
 shards a shape is in the cube [-0.5, 0.5]^3; for networks the cube with its padding is [-1, 1]^3. The target is 0 outside and 1
-inside, and a model answers with logits. A sample is a cloud on the surface where the logit is 0.
+inside, and a model answers with logits. A sample is a cloud on the surface where the logit is 0, or the mesh of a surface.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from inrflow_core.domains._contract import (
     conditions,
 )
 from inrflow_core.errors import UsageError
-from inrflow_core.fields import Window
+from inrflow_core.fields import Surface, Window
 from inrflow_core.geometry import isosurface, mesh, ply_reader
+from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.numerics import keyed_random, noise_field
 from inrflow_core.sets import Condition, CoordValueSet, Points, Queries, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
@@ -39,6 +40,11 @@ QUERIES, OCCUPANCIES = "queries", "occupancies"
 """Conditions of every shape in shards: positions, float32 (B Q 3), and the packed bits of whether each is inside."""
 SOURCE_UNITS = ("offset", "scale")
 """Conditions that undo the normalization; no network reads them."""
+
+MESH_RESOLUTION = 128
+"""Points of a mesh's grid along each side, where none are given."""
+LEVEL = 0.5
+"""The probability of being inside on the surface, where none is given: where the logit is 0. The paper's code takes 0.2."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Domain:
     NAME = "shape"
     NOUN = "shapes"
     FORMATS = ("ply", "npz", "png")
-    MESH_FORMATS = ()
+    MESH_FORMATS = ("glb", "obj", "ply", "png", "stl")
     FILES = ArrayFiles(("surface_points",), "float32", 3, (3,), "float (N P 3)", describe=describe_shape)
     SIZE_OPTION = "--points"
     HAS_CAMERAS = False
@@ -108,7 +114,9 @@ class Domain:
         half = self.half
         return (-half, -half, -half), (half, half, half)
 
-    def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
+    def queries(
+        self, size: int | Surface | None = None, window: Window = None, condition: Condition | None = None
+    ) -> Queries:
         """The grid on which the surface is found, (x, y, z) with z fastest; the same for any number of surface points.
 
         Raises:
@@ -116,14 +124,16 @@ class Domain:
         """
         if window is not None:
             raise UsageError("a shape has no window", hint="leave `--window` out")
-        if size is not None and size < 1:
+        if isinstance(size, int) and size < 1:
             raise UsageError(f"a shape of {size} surface points is none", hint="request at least 1 point")
         axis = torch.linspace(-1, 1, self.config.grid)
         positions = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).flatten(0, 2)
         return Queries(positions, torch.arange(len(positions)))
 
-    def num_queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> int:
-        """The points of the grid."""
+    def num_queries(
+        self, size: int | Surface | None = None, window: Window = None, condition: Condition | None = None
+    ) -> int:
+        """The points of the grid of surface points, also of a mesh: its functions are evaluated one by one."""
         return self.config.grid**3
 
     def to_set(
@@ -217,6 +227,57 @@ class Domain:
             )
         return int(text)
 
+    def size_in_file(
+        self, points: int | None, resolution: str | None, suffix: str, level: float | None
+    ) -> int | Surface | None:
+        """A mesh for files of meshes, and for .ply and .png unless a number of surface points is given.
+
+        Raises:
+            UsageError: a number is out of range, or one does not apply to such files.
+            OutOfMemory: the grid does not fit.
+        """
+        form = suffix.removeprefix(".")
+        if form in self.MESH_FORMATS and points is None:
+            return Surface(_resolution(resolution), _probability(level), "probability")
+        if form in self.MESH_FORMATS and form not in self.FORMATS:
+            raise UsageError(
+                f"a `{suffix}` file holds a mesh, which `--points` does not apply to",
+                hint="write a .ply or an .npz of surface points, or set the grid of the mesh with `--resolution`",
+            )
+        for option, number in (("--resolution", resolution), ("--level", level)):
+            if number is not None:
+                raise UsageError(
+                    f"`{option}` is of the mesh of a shape, and this writes surface points",
+                    hint="set their number with `--points`, or write a .glb, .obj, .stl or .ply without it",
+                )
+        return points
+
+    def surface(self, function: Callable[[Tensor], Tensor], size: Surface, *, chunk: int) -> Mesh:
+        """The mesh of one function, in [-0.5, 0.5] with padding, closed also at the border, with normals.
+
+        Raises:
+            UsageError: no position of the grid is inside, or a logit is not finite.
+            OutOfMemory: the grid does not fit.
+        """
+        half, level, highest = self.half, LEVEL if size.level is None else size.level, -math.inf
+
+        def logits(points: Float32[Tensor, "P 3"]) -> Float[Tensor, " P"]:
+            nonlocal highest
+            values = function(points / half)[:, 0].float()
+            highest = max(highest, float(values.max()))
+            return values
+
+        found = isosurface.extract_occupied(
+            logits, self.box, level=math.log(level / (1 - level)), resolution=size.resolution, chunk=chunk
+        )
+        if not len(found.faces):
+            raise UsageError(
+                f"a shape is empty: the highest probability of being inside is {torch.tensor(highest).sigmoid().item():.2g}, and its "
+                f"surface is at {level:g}",
+                hint="take other seeds or a lower `--level`, or train the model longer",
+            )
+        return found
+
     def scale_size(self, factor: float) -> int:
         """The points that the encoder reads times `factor`, rounded; raises UsageError where no point is left."""
         count = factor * self.config.num_points
@@ -226,8 +287,10 @@ class Domain:
             )
         return round(count)
 
-    def describe_size(self, size: int | None, condition: Condition | None = None) -> str:
-        """`2,048 surface points`."""
+    def describe_size(self, size: int | Surface | None, condition: Condition | None = None) -> str:
+        """`2,048 surface points`, `a mesh on a grid of 128 points a side`."""
+        if isinstance(size, Surface):
+            return f"a mesh on a grid of {size.resolution:,} points a side"
         return describe_shape((size or self.config.num_points,))
 
     def output_spec(self, size: int | None = None) -> OutputSpec:
@@ -282,3 +345,29 @@ class Domain:
         positions = queries.float().gather(1, subset[..., None].expand(-1, -1, 3)) / self.half
         inside = (bits.long().gather(1, subset // 8) >> (7 - subset % 8)) & 1
         return {QUERIES: positions, OCCUPANCIES: inside[..., None].float()}
+
+
+def _resolution(text: str | None) -> int:
+    """The points of a mesh's grid along each side; raises UsageError for others than a whole number in range, OutOfMemory
+    for a grid that does not fit."""
+    if text is None:
+        return MESH_RESOLUTION
+    if not text.isdecimal() or not 2 <= int(text) <= isosurface.MOST_RESOLUTION:
+        raise UsageError(
+            f"`--resolution {text}`: the points of a mesh's grid along each side",
+            hint=f"give one whole number from 2 to {isosurface.MOST_RESOLUTION}",
+        )
+    isosurface.check_memory(int(text))
+    return int(text)
+
+
+def _probability(level: float | None) -> float:
+    """The probability on the surface of a mesh; raises UsageError unless it is between 0 and 1."""
+    if level is None:
+        return LEVEL
+    if not 0 < level < 1:
+        raise UsageError(
+            f"`--level {level:g}`: the probability of being inside, on the surface of a shape",
+            hint="give a number above 0 and below 1, such as 0.2",
+        )
+    return level

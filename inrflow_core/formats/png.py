@@ -1,4 +1,4 @@
-"""PNG: one image pixel for pixel, several as a grid, point clouds and proteins rendered. The origin is in text chunks."""
+"""PNG: one image pixel for pixel, several as a grid, point clouds, meshes and proteins rendered. The origin is in text chunks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.storage import atomic_write
-from inrflow_core.visualization import image_grid, point_rendering, protein_rendering
+from inrflow_core.visualization import image_grid, mesh_grid, point_rendering, protein_rendering
 
-Samples = np.ndarray | Sequence[Structure]
-"""Images uint8 (B H W C), scenes uint8 (B V H W C), clouds float32 (B N C), or structures of proteins."""
+Samples = np.ndarray | Sequence[Structure] | Sequence[Mesh]
+"""Images uint8 (B H W C), scenes uint8 (B V H W C), clouds float32 (B N C), structures of proteins, or meshes."""
 SUFFIXES = (".png",)
 HOLDS_MANY = True
 
@@ -28,7 +29,7 @@ def write(
     columns: int | None = None,
     size: int | None = None,
 ) -> None:
-    """Write one image of all samples: `columns` of the grid, `size` in pixels of each rendered cloud or protein.
+    """Write one image of all samples: `columns` of the grid, `size` in pixels of each rendered cloud, mesh or protein.
 
     A single image is written pixel for pixel.
     """
@@ -43,8 +44,12 @@ def render(samples: Samples, *, columns: int | None = None, size: int | None = N
     size = size or (512 if len(samples) == 1 else 256)
     if isinstance(samples, np.ndarray):
         return point_rendering.render_clouds(samples, columns=columns, size=size)
-    traces = [one.ca[one.ca_is_known] for one in samples]
-    are_alike = len({one.sequence for one in samples}) == 1
+    meshes = [one for one in samples if isinstance(one, Mesh)]
+    if meshes:
+        return mesh_grid.render_meshes(meshes, columns=columns, size=size)
+    chains = [one for one in samples if isinstance(one, Structure)]
+    traces = [one.ca[one.ca_is_known] for one in chains]
+    are_alike = len({one.sequence for one in chains}) == 1
     return protein_rendering.render_proteins(traces, columns=columns, size=size, is_one_view=are_alike)
 
 

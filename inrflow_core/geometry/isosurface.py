@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import OutOfMemory, UsageError
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.geometry.open3d_import import load_open3d
+from inrflow_core.runtime.memory import free_memory
+from inrflow_core.runtime.progress import format_bytes
 
 Field = Callable[[Float32[Tensor, "P 3"]], tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]]
 """Densities and colors (in [0, 1]) at points in the world, on any device."""
@@ -31,6 +33,8 @@ CHUNK = 1 << 17
 """Points that are evaluated at once."""
 MOST_RESOLUTION = 512
 """Grid points along the longest side: half a GiB of densities, and as much again for each copy of them."""
+BYTES_PER_POINT = 24
+"""Measured peaks of a mesh's extraction: 17 to 22 bytes for each point of its grid, whose values are copied some times."""
 USUAL_LEVEL = 10.0
 """Density, per world unit, at which half the light is lost after 0.07 world units."""
 
@@ -102,6 +106,17 @@ def extract_occupied(
     if not with_normals:
         return mesh
     return replace(mesh, normals=_normals(field, mesh, float(axes[0][1] - axes[0][0]) / 2, chunk))
+
+
+def check_memory(resolution: int) -> None:
+    """Raise OutOfMemory if a cubic grid with that many points a side, at most `MOST_RESOLUTION`, does not fit into the free memory."""
+    free, needed = free_memory(torch.device("cpu")), BYTES_PER_POINT * min(resolution, MOST_RESOLUTION) ** 3
+    if free is not None and needed > free:
+        raise OutOfMemory(
+            f"a mesh on a grid of {resolution:,} points a side takes about {format_bytes(needed)} of memory, and "
+            f"{format_bytes(free)} is free",
+            hint=f"take `--resolution {max(2, int((free / BYTES_PER_POINT) ** (1 / 3)))}` or less",
+        )
 
 
 def surface_of_grid(

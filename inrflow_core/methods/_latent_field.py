@@ -52,6 +52,16 @@ class LatentField:
         return values
 
     @torch.no_grad()
+    def values_at(self, index: int, coordinates: Float[Tensor, "P D"]) -> Float[Tensor, "P C"]:
+        """The values of one function at coordinates in [-1, 1], in the network's scale."""
+        self._draw(None)
+        assert self.state is not None
+        state = tuple(field[index : index + 1] for field in self.state)
+        at = Queries(coordinates.to(self.seeds.device), torch.arange(len(coordinates), device=self.seeds.device))
+        with self._precision():
+            return self.model.readout.query(state, at)[0].float()
+
+    @torch.no_grad()
     def cache_context(self, progress: Progress | None = None) -> LatentField:
         """This field with its latents drawn and decoded."""
         self._draw(progress)

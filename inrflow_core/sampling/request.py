@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inrflow_core.config.training import LAST_SEED
-from inrflow_core.domains._contract import domain_classes
+from inrflow_core.domains._contract import HasSurfaces, domain_classes
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera
 from inrflow_core.fields import Size as Size
@@ -86,11 +86,13 @@ def choose_size(domain: Any, options: SizeOptions, suffix: str = "") -> Size:
         UsageError: a size of the wrong kind, or one that excludes another; fewer than one point.
     """
     _check_applies(domain, options)
-    size = domain.parse_size(options.sizes[domain.SIZE_OPTION]) if options.sizes else None
+    size = domain.parse_size(options.sizes[domain.SIZE_OPTION]) if domain.SIZE_OPTION in options.sizes else None
     if options.scale is not None:
         size = domain.scale_size(options.scale)
     if domain.HAS_CAMERAS:
         return domain.size_in_file(size, suffix.lower(), options.views, options.camera, options.level)
+    if isinstance(domain, HasSurfaces):
+        return domain.size_in_file(size, options.resolution, suffix.lower(), options.level)
     return size
 
 
@@ -100,25 +102,31 @@ def _check_applies(domain: Any, options: SizeOptions) -> None:
     if len(names) > 1:
         raise UsageError(" and ".join(f"`{name}`" for name in names) + " exclude each other", hint="give one of them")
     for option in options.sizes:
-        if option != domain.SIZE_OPTION:
+        if option not in _size_options(domain):
             other = f"use `{domain.SIZE_OPTION}`" if domain.SIZE_OPTION else "leave it out"
             raise UsageError(f"`{option}` does not apply: the model samples {domain.NOUN}", hint=other)
-    scenes = [*options.cameras, *(["--level"] if options.level is not None else [])]
-    if scenes and not domain.HAS_CAMERAS:
-        raise UsageError(f"`{scenes[0]}` does not apply: the model samples {domain.NOUN}", hint="leave it out")
+    others = options.cameras if not domain.HAS_CAMERAS else []
+    others += ["--level"] if options.level is not None and not domain.MESH_FORMATS else []
+    if others:
+        raise UsageError(f"`{others[0]}` does not apply: the model samples {domain.NOUN}", hint="leave it out")
+
+
+def _size_options(domain: Any) -> set[str | None]:
+    """The options that set the size of samples of a domain, or of their meshes."""
+    return {domain.SIZE_OPTION, *(["--resolution"] if domain.MESH_FORMATS else [])}
 
 
 def domains_of_options(options: SizeOptions, window: Window = None) -> tuple[str, ...] | None:
     """The domains whose samples have the requested kind of size and window; None if nothing is requested."""
-    has_scenes = bool(options.cameras) or options.level is not None
-    if not options.sizes and not has_scenes and window is None:
+    if not options.sizes and not options.cameras and options.level is None and window is None:
         return None
     return tuple(
         domain.NAME
         for domain in domain_classes()
-        if set(options.sizes) <= {domain.SIZE_OPTION}
+        if set(options.sizes) <= _size_options(domain)
         and (window is None or domain.HAS_WINDOWS)
-        and (domain.HAS_CAMERAS or not has_scenes)
+        and (domain.HAS_CAMERAS or not options.cameras)
+        and (domain.MESH_FORMATS or options.level is None)
     )
 
 

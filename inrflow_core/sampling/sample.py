@@ -19,8 +19,9 @@ from torch import Tensor
 from inrflow_core import fields, models
 from inrflow_core.config.preset import Preset
 from inrflow_core.config.training import share_of_initial_weights
+from inrflow_core.domains._contract import HasSurfaces
 from inrflow_core.errors import Diverged, UsageError
-from inrflow_core.fields import DensityField, Field, Surface
+from inrflow_core.fields import DensityField, Field, PointwiseField, Surface
 from inrflow_core.geometry import isosurface
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.models import Model, SamplingOptions
@@ -159,7 +160,11 @@ def evaluate(
 def _extract_surfaces(
     model: Model, field: Field, size: Surface, budget: QueryBudget, progress: Progress | None
 ) -> list[Mesh]:
-    """A mesh of each function's density in the domain's box."""
+    """A mesh of each function's density in the domain's box, or of its surface."""
+    if isinstance(model.domain, HasSurfaces) and isinstance(field, PointwiseField):
+        field.cache_context(progress)
+        functions = [partial(field.values_at, index) for index in range(len(field.seeds))]
+        return [model.domain.surface(function, size, chunk=budget.chunk) for function in functions]
     if not isinstance(field, DensityField):
         raise UsageError(f"`{model.preset.name}` has no density in space, and so no mesh", hint="write views")
     field.cache_context(progress)

@@ -115,7 +115,10 @@ def upsample_files(
             budget = QueryBudget(settings.chunk, warn=reporter.warn)
             values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget)
             origin = invert.provenance(model, weights, file, field, settings.size, settings.window, label=label)
-            samples = values if isinstance(values, list) else example.to_source_units(values)
+            if isinstance(values, list):
+                samples = [example.mesh_to_source_units(mesh) for mesh in values]
+            else:
+                samples = example.to_source_units(values)
             arrays = write_samples.arrays_beside(model, settings.size, field.condition)
             writer.write(out, samples, model.domain.NAME, origin=origin, arrays=arrays, overwrite=overwrite)
             error = invert.reconstruction_error(model, example, field, settings.chunk)

@@ -18,13 +18,13 @@ from tests import tiny
 def test_options_and_files_imply_the_domains_that_have_them():
     window = (0.0, 0.0, 0.5, 0.5)
     assert request.domains_of_options(SizeOptions()) is None
-    assert request.domains_of_options(SizeOptions(resolution="8")) == ("image", "radiance")
+    assert request.domains_of_options(SizeOptions(resolution="8")) == ("image", "radiance", "shape")
     assert request.domains_of_options(SizeOptions(points=9)) == ("points", "shape")
     assert request.domains_of_options(SizeOptions(), window) == ("image",)
     assert request.domains_of_options(SizeOptions(points=9), window) == ()
     assert request.domains_of_options(SizeOptions(views=3)) == ("radiance",)
     assert request.domains_of_options(SizeOptions(camera=Camera(elevation=10.0))) == ("radiance",)
-    assert request.domains_of_options(SizeOptions(level=1.0)) == ("radiance",)
+    assert request.domains_of_options(SizeOptions(level=1.0)) == ("radiance", "shape")
     assert request.domains_of_files([Path("a.png")]) == ("image", "radiance")
     assert request.domains_of_files([Path("a.ply")]) == ("points", "shape")
     assert request.domains_of_files([Path("a.png"), Path("b.PLY")]) == ("image", "points", "radiance", "shape")
