@@ -31,10 +31,11 @@ from inrflow_core.domains._contract import (
     psnr_of_each,
     scaled,
 )
+from inrflow_core.domains._scale_crops import ScaleCrops, reduced
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Window
 from inrflow_core.numerics import keyed_random
-from inrflow_core.sets import Condition, CoordValueSet, Grid, Queries, SetSpec
+from inrflow_core.sets import Condition, CoordValueSet, Grid, Queries, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
 from inrflow_core.visualization import image_grid, image_io
 
@@ -49,6 +50,9 @@ MAX_PIXELS = 2**28
 MOST_RESOLUTION = 8192
 """The largest side of training images: every pixel has its coordinates in memory."""
 
+CROP, CROP_AT = "crop", "crop_at"
+"""Conditions of sets before `train_batch`: the values of the crop that the decoder learns, and where it is."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -62,6 +66,10 @@ class Config:
     """Values in [-1, 1] are multiplied by this for the network."""
     flip: bool = False
     """Mirror half of the training images, left to right."""
+    scales: tuple[float, ...] | None = None
+    """Lowest and highest scale of multi-scale training, as in [1.0, 2.0]: the encoder sees an image at `resolution`, the
+    decoder learns a crop of it on a finer or coarser grid. The stored images have `resolution` times the highest scale, or more.
+    None: both have the training grid, which is that of the stored images."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.resolution <= MOST_RESOLUTION:
@@ -70,6 +78,16 @@ class Config:
             raise ValueError(f"`channels` is {self.channels}: 1, 3 or 4")
         if self.value_scale <= 0:
             raise ValueError(f"`value_scale` is {self.value_scale}: above 0")
+        if self.scales is not None and not (len(self.scales) == 2 and 0 < self.scales[0] <= self.scales[1] < math.inf):
+            raise ValueError(f"`scales` is {list(self.scales)}: the lowest and the highest one, as in [1.0, 2.0]")
+        crops = self.crops
+        if crops is not None and crops.largest > MOST_RESOLUTION:
+            raise ValueError(f"`scales` end at {crops.largest:,} pixels: at most {MOST_RESOLUTION:,}")
+
+    @property
+    def crops(self) -> ScaleCrops | None:
+        """The crops of multi-scale training, if there are any."""
+        return None if self.scales is None else ScaleCrops(self.resolution, *self.scales)
 
 
 def read_file(path: Path) -> np.ndarray:
@@ -116,7 +134,7 @@ class Domain(DecodedAtOwnPairs):
     MEMORIZATION = Memorization("rms", 500, 200_000, 1024, "rms difference in gray levels")
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.config, self.crops = config, config.crops
         side = config.resolution
         self.shape = SetSpec(2, config.channels, Grid((side, side)))
 
@@ -158,17 +176,61 @@ class Domain(DecodedAtOwnPairs):
         *,
         augment: bool = False,
     ) -> CoordValueSet:
-        """uint8 pixels (B H W C) as sets in [-1, 1] times `value_scale`; flips, with `augment`, are keyed by the seed."""
+        """uint8 pixels (B H W C) as sets in [-1, 1] times `value_scale`; flips, with `augment`, are keyed by the seed.
+
+        With the setting `scales` larger images are reduced to the training grid; with `augment` (in training) the condition
+        has `crop`, the values of a crop (B M C), and `crop_at`, its grid and corner (B 3).
+
+        Raises:
+            UsageError: with `augment`, images that are smaller than the largest grid of multi-scale training.
+        """
         pixels = torch.from_numpy(np.ascontiguousarray(batch.values)).float()
         if augment and self.config.flip:
             flipped = keyed_random.uniform(seeds, purpose="flip")[:, 0] < 0.5
             pixels = torch.where(flipped.cpu().view(-1, 1, 1, 1), pixels.flip(2), pixels)
-        scaled = (pixels / 127.5 - 1) * self.config.value_scale
-        return CoordValueSet(self.queries(), scaled.flatten(1, 2), seeds, conditions(labels, batch))
+        condition = conditions(labels, batch)
+        if self.crops is not None:
+            if augment:
+                condition |= self._crop_condition(pixels, seeds.cpu(), self.crops)
+            if pixels.shape[1] > self.config.resolution:
+                pixels = torch.stack([reduced(image, self.config.resolution) for image in pixels])
+        return CoordValueSet(self.queries(), self._scaled(pixels), seeds, condition)
+
+    def train_batch(self, sets: CoordValueSet) -> TrainBatch:
+        """The same sets for the encoder and the decoder; of multi-scale training the crops for the decoder."""
+        if CROP not in sets.condition or self.crops is None:
+            return super().train_batch(sets)
+        condition = {name: value for name, value in sets.condition.items() if name not in (CROP, CROP_AT)}
+        context = CoordValueSet(sets.queries, sets.values, sets.seeds, condition)
+        queries = self.crops.queries(sets.condition[CROP_AT])
+        return TrainBatch(context, CoordValueSet(queries, sets.condition[CROP], sets.seeds, condition))
+
+    def _crop_condition(
+        self, pixels: Float[Tensor, "B S S C"], seeds: Int64[Tensor, " B"], crops: ScaleCrops
+    ) -> dict[str, Tensor]:
+        stored = pixels.shape[1]
+        if stored < crops.largest:
+            fits = stored / self.config.resolution
+            other = f", or set `domain.scales=[{crops.low:g}, {fits:g}]`" if fits >= crops.low else ""
+            raise UsageError(
+                f"`domain.scales` ends at {crops.high:g}, which takes images of {crops.largest:,} pixels along a side, and the "
+                f"stored ones have {stored:,}",
+                hint=f"prepare them with `--resolution {crops.largest}`{other}",
+            )
+        at = crops.draw(seeds)
+        cut = torch.stack([crops.cut(image, row) for image, row in zip(pixels, at, strict=True)])
+        return {CROP: self._scaled(cut), CROP_AT: at}
+
+    def _scaled(self, pixels: Float[Tensor, "B H W C"]) -> Float[Tensor, "B N C"]:
+        return ((pixels / 127.5 - 1) * self.config.value_scale).flatten(1, 2)
 
     def dummy_batch(self, count: int) -> CoordValueSet:
         """Images of zeros at the training resolution, for planning."""
-        return empty_sets(self.queries(), self.shape, count)
+        condition = {}
+        if self.crops is not None:
+            at = torch.tensor([[self.crops.largest, 0, 0]]).repeat(count, 1)
+            condition = {CROP: torch.zeros(count, self.crops.side**2, self.config.channels), CROP_AT: at}
+        return empty_sets(self.queries(), self.shape, count, condition)
 
     def decode_values(
         self, values: Float[Tensor, "B M C"], size: ImageSize = None, condition: Condition | None = None

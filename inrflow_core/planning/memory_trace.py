@@ -279,9 +279,10 @@ def example_of_stage(model: models.Model, stage: Stage, mode: FakeTensorMode) ->
 
     Precomputed inputs are computed on fake tensors, for their shape.
     """
-    one = dummy_set(model)
+    batch = model.domain.train_batch(dummy_set(model))
     if stage.reads == SHARDS:
-        return model.domain.train_batch(one)
+        return batch
+    one = batch.context
     with mode, torch.no_grad():
         shape = model.method.precompute(stage.reads, one.map(mode.from_tensor)).shape
     return TrainBatch.from_sets(one.with_values(torch.zeros(shape)))
