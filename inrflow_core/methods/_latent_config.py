@@ -22,10 +22,12 @@ class Config:
     """Settings of `[method]`; docs/ddmi.md says where they differ from the paper, and why."""
 
     reconstruction: Literal["l1", "l2"] = "l1"
-    """Error of the autoencoder's values, a mean over all of them: absolute or squared."""
+    """Error of the autoencoder's values: absolute or squared."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Of the error over the values of a set, and of the divergence over its latents. `sum` is the paper's: its gradient is (values
+    of a set) times that of means with `kl` times (latents of a set) / (values of a set), so leave `clip` out or scale it."""
     kl: float = 1e-3
-    """Weight of the mean divergence of a latent from the standard normal distribution. The paper sums values and latents:
-    its weight times (latents of a set) / (values of a set) is this one."""
+    """Weight of the divergence of a latent from the standard normal distribution."""
     kl_ramp: float = 0.9
     """Share of the stage `autoencoder` in which that weight grows linearly from 0; 0: it is constant."""
     num_queries: int | None = None

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
+from inrflow_core.methods._autoencoder_loss import Latents, reconstruction_error, total, training_pairs
 from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._latent_config import Config, SamplingConfig, sampling_options
 from inrflow_core.methods._latent_field import LatentField, load_field
-from inrflow_core.methods._training_queries import random_subset, select_pairs
 from inrflow_core.networks._contract import AutoencoderPart, DenoiserPart, FieldReadoutPart
 from inrflow_core.numerics import keyed_random, noise_field, paths
 from inrflow_core.runtime.progress import Progress
@@ -132,8 +132,8 @@ class LatentDiffusion(nn.Module, Method):
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, " B"]:
         """The loss of each set.
 
-        In the stage `autoencoder` it is the error of the decoded values, a mean over them, plus the weighted mean divergence of
-        a latent's Gaussian from the standard normal (equation 9); in the stage `diffusion` the mean squared error of the
+        In the stage `autoencoder` it is the error of the decoded values plus the weighted divergence of the latents' Gaussians
+        from the standard normal (equation 9), means or sums over values and latents; in the stage `diffusion` the mean squared error of the
         velocity of standardized latents, drawn from their Gaussians. Everything random is keyed by the seeds of the sets.
         """
         if state.stage == "autoencoder":
@@ -188,16 +188,12 @@ class LatentDiffusion(nn.Module, Method):
         return field
 
     def _autoencoder_loss(self, batch: TrainBatch, kl: float) -> Float[Tensor, " B"]:
-        mean, std = self.autoencoder.encode(batch.context.values)
-        latents = mean + std * self._latent_noise(batch.context.seeds)
-        decoded = batch.queries
-        queries, y = decoded.queries, decoded.values
-        if self.config.num_queries is not None and self.config.num_queries < len(queries):
-            queries, y = select_pairs(queries, random_subset(decoded, self.config.num_queries), y)
-        made = self.readout.query(self.autoencoder.decode(latents), queries, seeds=decoded.seeds).float()
-        difference = made - y
-        error = difference.abs() if self.config.reconstruction == "l1" else difference.square()
-        return error.mean((1, 2)) + kl * divergence(mean, std).mean((1, 2))
+        latents = Latents(*self.autoencoder.encode(batch.context.values))
+        drawn = latents.mean + latents.std * self._latent_noise(batch.context.seeds)
+        queries, values = training_pairs(self.config, batch.queries)
+        made = self.readout.query(self.autoencoder.decode(drawn), queries, seeds=batch.queries.seeds).float()
+        error = reconstruction_error(self.config, made, values)
+        return total(self.config, error, latents, kl, values[0].numel())
 
     def _diffusion_loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
         mean, std = sets.values.chunk(2, -1)
@@ -220,8 +216,3 @@ class LatentDiffusion(nn.Module, Method):
         if not (self.is_guidable and self.training):
             return None
         return keyed_random.uniform(seeds, purpose="drop")[:, 0] < self.conditioner.dropout
-
-
-def divergence(mean: Float[Tensor, "B K E"], std: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
-    """Kullback-Leibler divergence of each latent's Gaussian from the standard normal, in nats."""
-    return (mean.square() + std.square() - 1) / 2 - std.log()

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from inrflow_core.errors import IntegrityError, UsageError
+from inrflow_core.methods._autoencoder_loss import divergence
 from inrflow_core.methods._contract import StepState
 from inrflow_core.methods._latent_config import Config
 from inrflow_core.methods._latent_field import LatentField
-from inrflow_core.methods.latent import divergence
 from inrflow_core.models import Model
 from inrflow_core.sampling import sample
 from inrflow_core.sampling.options import sampling_options
@@ -81,6 +81,19 @@ def test_the_divergence_is_that_of_torch_and_its_weight_grows_to_its_end():
     config = Config(kl=0.5, kl_ramp=0.8)
     assert [config.kl_at(step, 100) for step in (0, 40, 80, 99)] == [0, 0.25, 0.5, 0.5]
     assert Config(kl=0.5, kl_ramp=0).kl_at(0, 100) == 0.5
+
+
+def test_sums_have_the_gradient_of_means_with_the_converted_weight():
+    gradients = {}
+    for reduction, kl in (("sum", 0.5), ("mean", 0.5 * (9 * 3) / 144)):  # 3 x 3 cells of 3 latents, 12 x 12 gray pixels
+        built = model(reduction=reduction, kl=kl, kl_ramp=0.0)
+        built.method.requires_grad_(True)
+        built.method.loss(TrainBatch.from_sets(sets(built)), FIRST).mean().backward()
+        weights = built.method.named_parameters()
+        gradients[reduction] = {name: weight.grad for name, weight in weights if weight.grad is not None}
+    assert gradients["sum"].keys() == gradients["mean"].keys()
+    for name, gradient in gradients["mean"].items():
+        torch.testing.assert_close(gradients["sum"][name], 144 * gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_without_noise_and_divergence_the_first_loss_is_the_error_of_the_reconstruction():
