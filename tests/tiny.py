@@ -87,6 +87,20 @@ LATENT: dict[str, dict[str, Any] | None] = {
     },
 }
 """A latent diffusion model with a class condition: an autoencoder, the read-out of its fields, and a denoiser."""
+SHAPES: dict[str, dict[str, Any] | None] = {
+    "domain": {"name": "shape", "num_points": 40, "num_queries": 24, "grid": 12},
+    "method": {"name": "latent"},
+    "network": {
+        "autoencoder": {
+            **{"name": "triplane-autoencoder", "resolution": 8, "width": 8, "multipliers": [1, 2], "depth": 1},
+            **{"latent_channels": 3, "hidden_channels": 4, "field_channels": 4},
+            **{"point_width": 8, "point_depth": 2, "point_channels": 4},
+        },
+        "readout": {"name": "basis-readout", "width": 16, "reads_coordinate": True},
+        "denoiser": {"name": "latent-unet", "width": 8, "multipliers": [1], "depth": 1, "head_width": 4},
+    },
+}
+"""A latent diffusion model of shapes with a class condition."""
 CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 

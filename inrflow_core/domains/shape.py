@@ -101,7 +101,7 @@ class Domain:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape = SetSpec(3, 1, Points(config.num_queries, has_coordinates=True))
+        self.shape = SetSpec(3, 1, Points(config.num_queries, has_coordinates=True), is_probability=True)
 
     @property
     def half(self) -> float:

@@ -1,4 +1,4 @@
-"""Layers of two-dimensional convolutional networks: residual blocks, attention over cells, and changes of resolution.
+"""Layers of networks of planes: residual blocks of cells and of points, attention over cells, and changes of resolution.
 
 Source of the form: ADM (Dhariwal and Nichol 2021, arXiv:2105.05233) and latent diffusion (Rombach et al. 2022,
 arXiv:2112.10752), whose networks DDMI takes.
@@ -106,6 +106,25 @@ class Upsample(nn.Module):
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
         """The plane at twice the resolution."""
         return self.convolution(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class MlpBlock(nn.Module):
+    """Two linear layers with ReLU before each, added to a linear map of the input.
+
+    With `is_zero` only that map acts at the start.
+    """
+
+    def __init__(self, width: int, out_width: int, *, is_zero: bool = True) -> None:
+        super().__init__()
+        hidden = min(width, out_width)
+        self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, out_width)
+        self.shortcut = nn.Identity() if width == out_width else nn.Linear(width, out_width, bias=False)
+        if is_zero:
+            zero_(self.second)
+
+    def forward(self, x: Float[Tensor, "*B A"]) -> Float[Tensor, "*B E"]:
+        """The block's output."""
+        return self.shortcut(x) + self.second(functional.relu(self.first(functional.relu(x))))
 
 
 @torch.no_grad()

@@ -5,14 +5,18 @@ Source: DDMI, arXiv:2401.12517, equation 9.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
+from inrflow_core.errors import UsageError
 from inrflow_core.methods._latent_config import Config
 from inrflow_core.methods._training_queries import random_subset, select_pairs
-from inrflow_core.sets import CoordValueSet, Queries
+from inrflow_core.sets import CoordValueSet, Queries, SetSpec
 
 
 class Latents(NamedTuple):
@@ -29,12 +33,21 @@ def training_pairs(config: Config, sets: CoordValueSet) -> tuple[Queries, Float[
     return select_pairs(sets.queries, random_subset(sets, config.num_queries), sets.values)
 
 
-def reconstruction_error(
-    config: Config, made: Float[Tensor, "B M C"], values: Float[Tensor, "B M C"]
-) -> Float[Tensor, " B"]:
-    """The mean error of the decoded values of each set."""
-    difference = made - values
-    return (difference.abs() if config.reconstruction == "l1" else difference.square()).mean((1, 2))
+def error_of_values(config: Config, spec: SetSpec) -> Callable[[Tensor, Tensor], Tensor]:
+    """The error of each decoded value against the data's.
+
+    Raises:
+        UsageError: one that these values do not have.
+    """
+    name = config.reconstruction
+    if spec.is_probability != (name == "cross-entropy") and name is not None:
+        values = "occupancies" if spec.is_probability else "no occupancies"
+        raise UsageError(
+            f'`method.reconstruction = "{name}"`, and the values of the sets are {values}', hint="leave the setting out"
+        )
+    if spec.is_probability:
+        return partial(functional.binary_cross_entropy_with_logits, reduction="none")
+    return partial(functional.mse_loss if name == "l2" else functional.l1_loss, reduction="none")
 
 
 def total(

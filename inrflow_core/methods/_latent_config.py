@@ -21,8 +21,9 @@ from inrflow_core.models import Model
 class Config:
     """Settings of `[method]`; docs/ddmi.md says where they differ from the paper, and why."""
 
-    reconstruction: Literal["l1", "l2"] = "l1"
-    """Error of the autoencoder's values: absolute or squared."""
+    reconstruction: Literal["l1", "l2", "cross-entropy"] | None = None
+    """Error of the autoencoder's values: absolute, squared, or of occupancies the cross-entropy of
+    their logits, in nats. None: the cross-entropy of occupancies, the absolute error of other values."""
     reduction: Literal["mean", "sum"] = "mean"
     """Of the error over the values of a set, and of the divergence over its latents. `sum` is the paper's: its gradient is (values
     of a set) times that of means with `kl` times (latents of a set) / (values of a set), so leave `clip` out or scale it."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
-from inrflow_core.methods._autoencoder_loss import Latents, reconstruction_error, total, training_pairs
+from inrflow_core.methods._autoencoder_loss import Latents, error_of_values, total, training_pairs
 from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._latent_config import Config, SamplingConfig, sampling_options
@@ -111,6 +111,7 @@ class LatentDiffusion(nn.Module, Method):
         self.readout: Any = readout
         self.denoiser = denoiser
         self.path = paths.PATHS[config.path]
+        self.error = error_of_values(config, spec)
         channels = self.autoencoder.latent_spec.value_size
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
@@ -192,7 +193,7 @@ class LatentDiffusion(nn.Module, Method):
         drawn = latents.mean + latents.std * self._latent_noise(batch.context.seeds)
         queries, values = training_pairs(self.config, batch.queries)
         made = self.readout.query(self.autoencoder.decode(drawn), queries, seeds=batch.queries.seeds).float()
-        error = reconstruction_error(self.config, made, values)
+        error = self.error(made, values).mean((1, 2))
         return total(self.config, error, latents, kl, values[0].numel())
 
     def _diffusion_loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inrflow_core.errors import UsageError
-from inrflow_core.layers.convolution import zero_
+from inrflow_core.layers.convolution import MlpBlock
 from inrflow_core.networks._contract import ReadoutState
+from inrflow_core.networks._planes import planes_of
 from inrflow_core.sets import Grid, Queries, SetSpec
 
 
@@ -34,6 +35,8 @@ class Config:
     reads_cell_size: bool = False
     """Whether each field comes with one more number, the logarithm of the queries' cell size in units of the training grid's: the
     function then knows how finely it is sampled, and can leave out what a coarser grid would alias."""
+    reads_coordinate: bool = False
+    """Whether a linear map of the coordinate itself is added to the first block's output, as the paper has it for shapes."""
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -43,15 +46,14 @@ class Config:
 
 
 def build_field_readout(config: Config, spec: SetSpec, field_widths: Sequence[int]) -> BasisReadout:
-    """The function of images with fields of these widths, from coarse to fine.
+    """The function of images or of space with fields of these widths, from coarse to fine.
 
     Raises:
-        UsageError: the sets are no images.
+        UsageError: the sets are others, or have no grid, whose cell size the function would read.
     """
-    if not isinstance(spec.layout, Grid) or len(spec.layout.shape) != 2:
+    if config.reads_cell_size and not isinstance(spec.layout, Grid):
         raise UsageError(
-            f"`basis-readout` interpolates planes of images, and these sets are {spec.layout}",
-            hint='take `name = "image"` in [domain]',
+            f"`reads_cell_size` needs the grid of images, and these sets are {spec.layout}", hint="leave the setting out"
         )
     return BasisReadout(config, spec, field_widths)
 
@@ -62,14 +64,15 @@ class BasisReadout(nn.Module):
     def __init__(self, config: Config, spec: SetSpec, field_widths: Sequence[int]) -> None:
         super().__init__()
         self.config, self.field_widths = config, tuple(field_widths)
-        assert isinstance(spec.layout, Grid)
-        self.training_step = 2 / min(spec.layout.shape)
+        self.planes = planes_of(spec, "basis-readout")
+        self.training_step = 2 / min(spec.layout.shape) if isinstance(spec.layout, Grid) else 1.0
         extra = int(config.reads_cell_size)
         read = [width + extra for width in self.field_widths]
         read = read if config.coarse_to_fine else [sum(read)]
         inputs = [read[0], *(config.width + width for width in read[1:])]
         self.blocks = nn.ModuleList(MlpBlock(size, config.width) for size in inputs)
         self.extra = nn.Sequential(*(MlpBlock(config.width, config.width) for _ in range(config.extra_depth)))
+        self.coordinate = nn.Linear(spec.coordinate_size, config.width) if config.reads_coordinate else None
         self.out = nn.Linear(config.width, spec.value_size)
 
     def query(
@@ -78,16 +81,18 @@ class BasisReadout(nn.Module):
         """The values of B functions at the queries' coordinates; nothing is random.
 
         Args:
-            state: the fields (B, F, H, W), from coarse to fine; their cells share [-1, 1] along each axis evenly.
+            state: the canvases of the fields (B, F, H, P W), from coarse to fine; features of several planes are added.
             queries: with `reads_cell_size` those of the training grid's cell size unless they have one.
         """
         assert queries.coordinates is not None
-        read = [interpolate(field, queries.coordinates) for field in state]
+        read = [sum(self.planes.interpolate(field, queries.coordinates)) for field in state]
         if self.config.reads_cell_size:
             read = [torch.cat([features, self._cell_size(queries, features)], -1) for features in read]
         if not self.config.coarse_to_fine:
             read = [torch.cat(read, -1)]
         x = self.blocks[0](read[0])
+        if self.coordinate is not None:
+            x = x + self.coordinate(queries.coordinates.to(x.dtype))
         for block, features in zip(self.blocks[1:], read[1:], strict=True):
             x = block(torch.cat([x, features], -1))
         return self.out(functional.relu(self.extra(x)))
@@ -96,26 +101,3 @@ class BasisReadout(nn.Module):
         steps = queries.cell_sizes
         number = torch.zeros((), device=features.device) if steps is None else (steps / self.training_step).log()
         return number.to(features.dtype).view(-1, 1, 1).expand(*features.shape[:2], 1)
-
-
-class MlpBlock(nn.Module):
-    """Two linear layers with ReLU before each, added to a linear map of the input; only that map acts at the start."""
-
-    def __init__(self, width: int, out_width: int) -> None:
-        super().__init__()
-        hidden = min(width, out_width)
-        self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, out_width)
-        self.shortcut = nn.Identity() if width == out_width else nn.Linear(width, out_width, bias=False)
-        zero_(self.second)
-
-    def forward(self, x: Float[Tensor, "B M A"]) -> Float[Tensor, "B M E"]:
-        """The block's output."""
-        return self.shortcut(x) + self.second(functional.relu(self.first(functional.relu(x))))
-
-
-def interpolate(
-    field: Float[Tensor, "B F H W"], coordinates: Float[Tensor, "M 2"] | Float[Tensor, "B M 2"]
-) -> Float[Tensor, "B M F"]:
-    """A field's features at coordinates (row, column) in [-1, 1], bilinearly; beyond the outermost centers those of the edge."""
-    at = coordinates.flip(-1).to(field.dtype).expand(len(field), -1, -1)[:, :, None]
-    return functional.grid_sample(field, at, mode="bilinear", padding_mode="border", align_corners=False)[..., 0].mT

@@ -9,6 +9,7 @@ import torch
 
 from inrflow_core.errors import UsageError
 from inrflow_core.networks import basis_readout, plane_autoencoder
+from inrflow_core.networks._planes import IMAGE
 from inrflow_core.sets import Grid, Queries, SetSpec
 from tests import tiny
 
@@ -83,8 +84,8 @@ def test_at_the_cells_of_a_field_the_features_are_its_own_and_beyond_the_edge_th
     field = torch.randn(1, 5, 4, 6)
     centers = grid(4, 6).coordinates
     assert centers is not None
-    assert torch.allclose(basis_readout.interpolate(field, centers), field.flatten(2).mT, atol=1e-6)
-    corner = basis_readout.interpolate(field, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
+    assert torch.allclose(IMAGE.interpolate(field, centers)[0], field.flatten(2).mT, atol=1e-6)
+    (corner,) = IMAGE.interpolate(field, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
     assert torch.allclose(corner[0], torch.stack([field[0, :, 0, 0], field[0, :, -1, -1]]), atol=1e-6)
 
 

@@ -1,0 +1,214 @@
+"""Encoder and decoder of planes: what the autoencoders of images and of space share.
+
+Source of the layers: the autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752). Every plane goes through the
+same weights; of several planes, layers between the levels exchange features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inrflow_core.layers.convolution import CellAttention, Downsample, ResidualBlock, Upsample, norm, zero_
+from inrflow_core.networks._planes import Planes
+
+LOG_VARIANCES = (-30.0, 20.0)
+"""Range that logarithms of variances are clamped to."""
+Exchange = Literal["axes", "channels"]
+"""How planes exchange features; see `AxisExchange` and `ChannelExchange`."""
+
+
+@dataclass(frozen=True)
+class PlaneSizes:
+    """Sizes of encoder and decoder; the defaults are those of the paper's model of AFHQ at 256 x 256."""
+
+    width: int = 128
+    """Channels at the full resolution."""
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    """Channels of each level in units of `width`, from fine to coarse; each level after the first halves the resolution."""
+    depth: int = 2
+    """Residual blocks of a level of the encoder; the decoder has one more."""
+    latent_channels: int = 64
+    """Channels of the latents."""
+    hidden_channels: int = 128
+    """Channels between the networks and the latents: the encoder leaves twice as many, mean and logarithm of the variance."""
+    field_channels: int = 64
+    """Channels of each basis field."""
+    fields: int | None = None
+    """How many of the finest levels have a basis field; None: all. With 1 there is no hierarchy (the paper's table 8)."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "latent_channels", "hidden_channels", "field_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: at least 1")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"`multipliers` is {list(self.multipliers)}: at least one, each 1 or more")
+        if self.fields is not None and not 1 <= self.fields <= len(self.multipliers):
+            raise ValueError(f"`fields` is {self.fields}: from 1 to the number of levels, {len(self.multipliers)}")
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level."""
+        return [self.width * multiplier for multiplier in self.multipliers]
+
+    @property
+    def num_fields(self) -> int:
+        """Basis fields."""
+        return len(self.multipliers) if self.fields is None else self.fields
+
+    @property
+    def least_weights(self) -> int:
+        """A lower bound on the number of weights."""
+        return sum(9 * self.depth * width**2 for width in self.widths)
+
+    @property
+    def factor(self) -> int:
+        """Cells of the finest field along a side of a cell of the latents."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    def field_shapes(self, planes: Planes, rows: int, columns: int) -> list[tuple[int, int, int]]:
+        """Channels, rows and columns of the canvas of each basis field, from coarse to fine; of the finest planes' sides."""
+        halvings = reversed(range(self.num_fields))
+        return [(self.field_channels, rows // 2**n, len(planes) * (columns // 2**n)) for n in halvings]
+
+
+class Encoder(nn.Module):
+    """From planes to mean and logarithm of the variance of each latent."""
+
+    def __init__(self, sizes: PlaneSizes, channels: int, planes: Planes, exchange: Exchange = "axes") -> None:
+        super().__init__()
+        self.planes = planes
+        widths, count = sizes.widths, len(planes)
+        self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
+        layers: list[nn.Module] = []
+        for level, width in enumerate(widths):
+            before = widths[max(level - 1, 0)]
+            layers += [ResidualBlock(before if block == 0 else width, width) for block in range(sizes.depth)]
+            layers += exchange_layers(exchange, width, planes)
+            if level + 1 < len(widths):
+                layers.append(Downsample(width, pads_one_side=True))
+        self.levels = nn.Sequential(*layers)
+        self.middle = middle(widths[-1], planes, exchange)
+        self.norm = norm(widths[-1], 1e-6)
+        hidden = 2 * sizes.hidden_channels
+        self.last = nn.Conv2d(widths[-1], hidden, 3, padding=1)
+        # The planes' own weights, one group of channels for each.
+        self.latents = nn.Conv2d(count * hidden, count * 2 * sizes.latent_channels, 1, groups=count)
+
+    def forward(
+        self, planes: Float[Tensor, "B P C H W"]
+    ) -> tuple[Float[Tensor, "B P E h w"], Float[Tensor, "B P E h w"]]:
+        """Mean and standard deviation of the latents of each plane."""
+        x = self.middle(self.levels(self.first(planes.flatten(0, 1))))
+        x = self.last(functional.silu(self.norm(x))).unflatten(0, (-1, len(self.planes)))
+        statistics = self.latents(x.flatten(1, 2)).float().unflatten(1, (len(self.planes), -1))
+        mean, log_variance = statistics.chunk(2, 2)
+        return mean, (log_variance.clamp(*LOG_VARIANCES) / 2).exp()
+
+
+class Decoder(nn.Module):
+    """From latents to the basis fields."""
+
+    def __init__(self, sizes: PlaneSizes, planes: Planes, exchange: Exchange = "axes") -> None:
+        super().__init__()
+        self.planes, self.num_fields = planes, sizes.num_fields
+        widths, count = sizes.widths, len(planes)
+        self.latents = nn.Conv2d(count * sizes.latent_channels, count * sizes.hidden_channels, 1, groups=count)
+        self.first = nn.Conv2d(sizes.hidden_channels, widths[-1], 3, padding=1)
+        self.middle = middle(widths[-1], planes, exchange)
+        levels, taps = [], []
+        for level in reversed(range(len(widths))):
+            before = widths[min(level + 1, len(widths) - 1)]
+            blocks = [
+                ResidualBlock(before if block == 0 else widths[level], widths[level])
+                for block in range(sizes.depth + 1)
+            ]
+            levels.append(nn.Sequential(*blocks, *exchange_layers(exchange, widths[level], planes)))
+            if 0 < level < sizes.num_fields:
+                taps.append(nn.Conv2d(widths[level], sizes.field_channels, 1))
+        self.levels, self.taps = nn.ModuleList(levels), nn.ModuleList(taps)
+        self.upsamples = nn.ModuleList(Upsample(width) for width in reversed(widths[1:]))
+        self.norm = norm(widths[0], 1e-6)
+        self.last = nn.Conv2d(widths[0], sizes.field_channels, 3, padding=1)
+
+    def forward(self, latents: Float[Tensor, "B P E h w"]) -> tuple[Tensor, ...]:
+        """The canvas of each basis field (B, F, H, P W), from coarse to fine."""
+        x = self.latents(latents.flatten(1, 2)).unflatten(1, (len(self.planes), -1)).flatten(0, 1)
+        x = self.middle(self.first(x))
+        fields: list[Tensor] = []
+        first_tap = len(self.levels) - self.num_fields
+        for number, level in enumerate(self.levels):
+            x = level(x)
+            if first_tap <= number < len(self.levels) - 1:
+                fields.append(self.taps[number - first_tap](x))
+            if number + 1 < len(self.levels):
+                x = self.upsamples[number](x)
+        fields.append(self.last(functional.silu(self.norm(x))))
+        return tuple(self.planes.join(field.unflatten(0, (-1, len(self.planes)))) for field in fields)
+
+
+def middle(width: int, planes: Planes, exchange: Exchange) -> nn.Sequential:
+    """A residual block, attention with one head and another residual block; of several planes also an exchange."""
+    blocks = ResidualBlock(width, width), CellAttention(width), ResidualBlock(width, width)
+    return nn.Sequential(*blocks, *exchange_layers(exchange, width, planes))
+
+
+def exchange_layers(exchange: Exchange, width: int, planes: Planes) -> Iterator[nn.Module]:
+    """What several planes exchange features by; nothing of a single plane."""
+    if len(planes) > 1:
+        yield ChannelExchange(width, planes) if exchange == "channels" else AxisExchange(width, planes)
+
+
+class ChannelExchange(nn.Module):
+    """The paper's: residual block, attention and residual block on all planes, stacked along the channels.
+
+    It mixes cells of the same row and column, which are not at the same position in space.
+    """
+
+    def __init__(self, width: int, planes: Planes) -> None:
+        super().__init__()
+        self.count = len(planes)
+        stacked = self.count * width
+        self.first, self.second = ResidualBlock(stacked, stacked), ResidualBlock(stacked, stacked)
+        self.attention = CellAttention(stacked)
+
+    def forward(self, x: Float[Tensor, "BP C H W"]) -> Float[Tensor, "BP C H W"]:
+        """The planes after the exchange; each set's planes are neighbors along the first axis."""
+        stacked = x.unflatten(0, (-1, self.count)).flatten(1, 2)
+        stacked = self.second(self.attention(self.first(stacked)))
+        return stacked.unflatten(1, (self.count, -1)).flatten(0, 1)
+
+
+class AxisExchange(nn.Module):
+    """Features of the other planes at the same position along each axis, averaged over their other axis.
+
+    A 1 x 1 convolution of a plane's own features and of these is added, from 0 at the start.
+    """
+
+    def __init__(self, width: int, planes: Planes) -> None:
+        super().__init__()
+        self.planes = planes
+        self.norm = norm(width, 1e-6)
+        self.mix = nn.Conv2d(3 * width, width, 1)
+        zero_(self.mix)
+
+    def forward(self, x: Float[Tensor, "BP C H W"]) -> Float[Tensor, "BP C H W"]:
+        """The planes after the exchange; each set's planes are neighbors along the first axis."""
+        planes = functional.silu(self.norm(x)).unflatten(0, (-1, len(self.planes)))
+        profiles = [
+            {rows: planes[:, number].mean(3), columns: planes[:, number].mean(2)}
+            for number, (rows, columns) in enumerate(self.planes.axes)
+        ]
+        read = []
+        for number, axes in enumerate(self.planes.axes):
+            others = [each for other, each in enumerate(profiles) if other != number]
+            rows, columns = (sum(each[axis] for each in others if axis in each) for axis in axes)
+            own = planes[:, number]
+            read.append(torch.cat([own, rows[..., None].expand_as(own), columns[:, :, None].expand_as(own)], 1))
+        return x + self.mix(torch.stack(read, 1).flatten(0, 1))
