@@ -16,8 +16,8 @@ from tests import tiny
 CLAIMS = {
     "depth = 2": ("depth = 1000000", "network.depth would be 1,000,000"),
     "width = 32": ("width = 65536", "the network's weights would be 34,359,738,368"),
-    "latents = 9": ("latents = 2000000000", r"network\.latents would be 2,000,000,000"),
-    "classes = 3": ("classes = 2000000000", r"condition\.classes would be 2,000,000,000"),
+    "latents = 9": ("latents = 2000000000", "`latents` is 2,000,000,000: at most 1,048,576"),
+    "classes = 3": ("classes = 2000000000", "`classes` is 2,000,000,000: at most 1,048,576"),
     "resolution = 6": ("resolution = 100000", "`resolution` is 100000: from 1 to 8,192"),
 }
 

@@ -34,6 +34,10 @@ OPTIONAL = {"condition", "sampler", "eval"}
 """Tables that a preset can lack; `[sampler]` only where the method samples without one."""
 FIXED = {"data": training.DataConfig, "training": training.Config, "eval": training.EvalConfig}
 """Tables that name no part, and their `Config`."""
+MOST_SIZE = 1 << 20
+"""The largest whole number among the settings of a network or a condition."""
+MOST_WEIGHTS = 1 << 37
+"""The most weights of a network: 137 billion, half a TB."""
 S = TypeVar("S")
 """A frozen dataclass of settings."""
 
@@ -242,7 +246,25 @@ def _part(table: str, values: dict[str, Any]) -> Part:
     name = values.pop("name", None)
     if not isinstance(name, str):
         raise UsageError(f"[{table}] has no `name`", hint=f"add `name`, one of {', '.join(registry.names(kind))}")
-    return Part.from_table(kind, name, values, table)
+    part = Part.from_table(kind, name, values, table)
+    if kind in ("networks", "conditioners"):
+        _check_sizes(part.config, table)
+    return part
+
+
+def _check_sizes(config: Any, table: str) -> None:
+    """Raise UsageError if a network cannot be as large as it says: nothing of such a size is ever allocated."""
+    for name, number in vars(config).items():
+        if isinstance(number, int) and number > MOST_SIZE:
+            raise UsageError(
+                f"[{table}] `{name}` is {number:,}: at most {MOST_SIZE:,}",
+                hint="fix the preset, or override with `--set`",
+            )
+    if (least := getattr(config, "least_weights", 0)) > MOST_WEIGHTS:
+        raise UsageError(
+            f"the network of [{table}] has at least {least:,} weights: at most {MOST_WEIGHTS:,} can be trained",
+            hint="fix the preset, or override with `--set`",
+        )
 
 
 def _networks(tables: dict[str, Any], method: Part) -> dict[str, Part]:

@@ -53,7 +53,8 @@ def build_field_readout(config: Config, spec: SetSpec, field_widths: Sequence[in
     """
     if config.reads_cell_size and not isinstance(spec.layout, Grid):
         raise UsageError(
-            f"`reads_cell_size` needs the grid of images, and these sets are {spec.layout}", hint="leave the setting out"
+            f"`reads_cell_size` needs the grid of images, and these sets are {spec.layout}",
+            hint="leave the setting out",
         )
     return BasisReadout(config, spec, field_widths)
 

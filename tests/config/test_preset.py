@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from dataclasses import fields, replace
@@ -287,6 +288,20 @@ def test_a_fast_preset_is_cheaper_to_sample_by_its_stated_factor(name: str, leas
     )
     assert sum(slow.values()) / sum(fast.values()) > least
     assert slow["decoder"] / fast["decoder"] > 6  # nearly all of it is for the queries
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("network.latents=2000000000", "[network] `latents` is 2,000,000,000: at most 1,048,576"),
+        ("network.depth=2000000000", "[network] `depth` is 2,000,000,000: at most 1,048,576"),
+        ("condition.classes=2000000000", "[condition] `classes` is 2,000,000,000: at most 1,048,576"),
+        ("network.width=1000000", "the network of [network] has at least "),
+    ],
+)
+def test_a_network_larger_than_any_is_refused_before_anything_is_allocated(change: str, problem: str):
+    with pytest.raises(UsageError, match=re.escape(problem)):
+        load("digits-demo", [change])
 
 
 def test_an_override_changes_one_setting_and_none_unsets():

@@ -58,7 +58,7 @@ def changed(file: Path, to: Path, key: str, old: str, new: str) -> Path:
 
 PRESETS = [
     ("scene", "\ndepth = 3", "\ndepth = 1000000", r"network\.readout\.depth would be 1,000,000"),
-    ("scene", "\nwidth = 8", "\nwidth = 1000000", "the weights of network.readout would be"),
+    ("scene", "\nwidth = 8", "\nwidth = 100000", "the weights of network.readout would be"),
     ("scene", "num_frequencies = 3", "num_frequencies = 900000", r"has the shape \[\d+, \d+\], and its preset says \[5400000, 8\]"),
     ("scene", "eval_samples = 4", "eval_samples = 900000", "`eval_samples` is 900,000: at most 16,384"),
     ("image", "\ndepth = 1", "\ndepth = 1000000", r"network\.readout\.depth would be 1,000,000"),

@@ -157,6 +157,7 @@ def test_what_a_command_makes_of_a_damaged_file_is_sorted_by_its_code_memory_and
         fuzz.outcome({**case, "code": 4}, whole).result: "refused",
         fuzz.outcome({**case, "code": 1}, whole).result: "TRACEBACK",
         fuzz.outcome({**case, "code": 5}, whole).result: "MEMORY",
+        fuzz.outcome({**case, "code": 5, "error": "training needs about 277 GB of memory"}, whole).result: "refused",
         fuzz.outcome({**case, "code": 4, "peak": 5 << 30}, whole).result: "MEMORY",
         fuzz.outcome({**case, "ended": "HANG"}, whole).result: "HANG",
     }
