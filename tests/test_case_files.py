@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inrflow_core.datasets import _mesh_reading
 from inrflow_core.errors import InrflowError, UnreadableItemError
 from inrflow_core.geometry import ply_reader
+from inrflow_core.mesh_files import reading
 from inrflow_core.proteins import fasta, structure_reader
 from inrflow_core.visualization import image_io
 
@@ -70,12 +70,12 @@ SEQUENCES = {
 @pytest.mark.parametrize("name", MESHES)
 def test_meshes_of_the_cases_have_their_area_or_are_refused(case: Callable[[str], Path], name: str) -> None:
     folder = case(name)
-    for file in sorted(path.name for path in folder.iterdir() if path.suffix in _mesh_reading.SUFFIXES):
+    for file in sorted(path.name for path in folder.iterdir() if path.suffix in reading.SUFFIXES):
         if file in REFUSED:
             with pytest.raises(UnreadableItemError, match=REFUSED[file]):
-                _mesh_reading.load(folder, file, with_colors=False)
+                reading.load(folder, file, with_colors=False)
             continue
-        mesh = _mesh_reading.load(folder, file, with_colors=False).mesh
+        mesh = reading.load(folder, file, with_colors=False).mesh
         first, second, third = (mesh.vertices[mesh.faces[:, corner]] for corner in range(3))
         area = np.linalg.norm(np.cross(second - first, third - first), axis=1).sum() / 2
         size = np.ptp(mesh.vertices[np.unique(mesh.faces)], axis=0)
@@ -85,12 +85,12 @@ def test_meshes_of_the_cases_have_their_area_or_are_refused(case: Callable[[str]
 def test_colors_of_glb_files_of_the_cases_are_those_of_gltf(case: Callable[[str], Path]) -> None:
     folder = case("16_glb_colour")
     for name, expected in COLORS.items():
-        body = _mesh_reading.load(folder, f"{name}.glb", with_colors=True)
+        body = reading.load(folder, f"{name}.glb", with_colors=True)
         color = body.colors(np.array([0]), np.full((1, 3), 1 / 3))[0].round().astype(int).tolist()
         assert (color if body.has_colors else None) == expected, name
     folder = case("17_glb_colour2")
     for file in sorted(folder.iterdir()):
-        body = _mesh_reading.load(folder, file.name, with_colors=True)
+        body = reading.load(folder, file.name, with_colors=True)
         light = 188 if file.name == "f_factor_half.glb" else 255
         colors = body.colors(np.array([0, 3]), np.full((2, 3), 1 / 3)).round().astype(int).tolist()
         assert colors == [[light, 0, 0], [0, light, 0]], file.name

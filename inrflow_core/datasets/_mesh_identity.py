@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from inrflow_core.datasets import _mesh_reading, _point_clouds
+from inrflow_core.datasets import _point_clouds
 from inrflow_core.datasets._contract import Item
+from inrflow_core.mesh_files import reading
 from inrflow_core.visualization.image_io import is_image_name
 
 UID = re.compile(r"[0-9a-f]{32}")
@@ -63,5 +64,5 @@ def files_read(files: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     return [
         (name, size)
         for name, size in files
-        if name.lower().endswith((*_mesh_reading.SUFFIXES, *BESIDE)) or is_image_name(name)
+        if name.lower().endswith((*reading.SUFFIXES, *BESIDE)) or is_image_name(name)
     ]

@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
 
 from inrflow_core.datasets import _mesh_identity, _mesh_reading, _occupancies, _point_clouds
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.errors import MissingError, UnreadableItemError, did_you_mean
 from inrflow_core.geometry import mesh_interior
-from inrflow_core.geometry.mesh import Mesh, sample_surface_with_normals
+from inrflow_core.geometry.mesh import sample_surface_with_normals
+from inrflow_core.mesh_files import reading
 from inrflow_core.storage.source_files import fingerprint
-
-SIDE_STEP = 1e-3
-"""How far from the surface it is tested which side of it is inside; the longest side of a shape is 1."""
 
 
 class Settings(NamedTuple):
@@ -75,7 +72,7 @@ def read(item: Item) -> Example:
             queries are on one side.
     """
     root, settings = item.location
-    mesh, offset, scale = in_unit_cube(_mesh_reading.load(Path(root), item.name, with_colors=False).mesh)
+    mesh, offset, scale = mesh_interior.in_unit_cube(reading.load(Path(root), item.name, with_colors=False).mesh)
     if not settings.uses_winding:
         num_open, num_edges = mesh_interior.count_open_edges(mesh)
         if num_open:
@@ -90,27 +87,5 @@ def read(item: Item) -> Example:
         is_inside = np.abs(mesh_interior.winding_numbers(mesh, queries)) > 0.5
     else:
         is_inside = mesh_interior.is_inside_by_parity(mesh, queries)
-        normals = outward(mesh, points, normals)
+        normals = mesh_interior.outward(mesh, points, normals)
     return _occupancies.example(item, _occupancies.Shape(points, normals, queries, is_inside, offset, scale))
-
-
-def in_unit_cube(mesh: Mesh) -> tuple[Mesh, Float64[np.ndarray, " 3"], float]:
-    """The merged mesh with its box centered at the origin and its longest side 1, and the offset and scale that undo it."""
-    used = mesh.vertices[np.unique(mesh.faces)]
-    with np.errstate(over="ignore"):
-        offset, scale = (used.min(0) + used.max(0)) / 2, float((used.max(0) - used.min(0)).max())
-    if not (np.isfinite(offset).all() and 0 < scale < np.inf):
-        raise UnreadableItemError("its size or position is beyond double precision")
-    whole = mesh_interior.merged(Mesh((mesh.vertices - offset) / scale, mesh.faces))
-    if not len(whole.faces):
-        raise UnreadableItemError("its faces have no area")
-    return whole, offset, scale
-
-
-def outward(
-    mesh: Mesh, points: Float64[np.ndarray, "P 3"], normals: Float64[np.ndarray, "P 3"]
-) -> Float[np.ndarray, "P 3"]:
-    """Normals of a watertight mesh that point outwards, whatever the order of the corners of its faces."""
-    ahead: Bool[np.ndarray, " P"] = mesh_interior.is_inside_by_parity(mesh, points + SIDE_STEP * normals)
-    behind = mesh_interior.is_inside_by_parity(mesh, points - SIDE_STEP * normals)
-    return np.where((ahead & ~behind)[:, None], -normals, normals)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32
 
 from inrflow_core.datasets._contract import Example, Item
 from inrflow_core.errors import UnreadableItemError
+from inrflow_core.mesh_files import pieces
 
 BOX = {"kind": "shape", "undo": "points * condition/scale + condition/offset"}
 """Normalization `shape`: each cloud's bounding box is centered and its longest side spans [-1, 1] (INRFlow, appendix
@@ -22,7 +23,7 @@ def boxed(item: Item, points: np.ndarray, colors: np.ndarray | None = None) -> E
     Raises:
         UnreadableItemError: a number that is not finite, or all points coincide.
     """
-    check_finite(points)
+    pieces.check_finite(points)
     low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
     offset, scale = (low + high) / 2, float((high - low).max() / 2)
     if scale == 0:
@@ -44,17 +45,6 @@ def undoing(offset: Float[np.ndarray, " C"], scale: float) -> dict[str, Float32[
     if not all(np.isfinite(numbers).all() for numbers in units.values()) or not units["scale"].all():
         raise UnreadableItemError("its size or position is beyond single precision")
     return units
-
-
-def check_finite(points: Float[np.ndarray, "N _"]) -> None:
-    """Check that all numbers are finite.
-
-    Raises:
-        UnreadableItemError: some are not.
-    """
-    broken = int((~np.isfinite(points)).any(1).sum())
-    if broken:
-        raise UnreadableItemError(f"{broken:,} of its {len(points):,} points are not finite numbers")
 
 
 def seed(name: str) -> int:

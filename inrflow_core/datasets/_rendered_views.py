@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
-from inrflow_core.datasets._mesh_reading import UNREADABLE
 from inrflow_core.errors import InrflowError, UnreadableItemError
 from inrflow_core.geometry import cameras, mesh_rendering
+from inrflow_core.mesh_files.reading import UNREADABLE
 from inrflow_core.storage import typed_json
 from inrflow_core.storage.array_file import read_array
 from inrflow_core.visualization.image_io import read_image

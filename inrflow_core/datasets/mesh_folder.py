@@ -11,6 +11,7 @@ from inrflow_core.datasets import _mesh_identity, _mesh_reading, _point_clouds
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.errors import UnreadableItemError
 from inrflow_core.geometry import mesh
+from inrflow_core.mesh_files import reading
 from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "points"
@@ -71,14 +72,14 @@ def read(item: Item, config: Config) -> Example:
         UnreadableItemError: the file cannot be read, has no faces, no area, no colors although `colors` is set, or
             numbers that are not finite.
     """
-    body = _mesh_reading.load(Path(item.location), item.name, with_colors=config.colors)
+    body = reading.load(Path(item.location), item.name, with_colors=config.colors)
     points = mesh.sample_surface(
         body.mesh, config.points, seed=_point_clouds.seed(f"mesh {_mesh_identity.own_name(item)}")
     )
     return _point_clouds.boxed(item, points, _colors(body, points) if config.colors else None)
 
 
-def _colors(body: _mesh_reading.Body, points: np.ndarray) -> np.ndarray:
+def _colors(body: reading.Body, points: np.ndarray) -> np.ndarray:
     """RGB in [-1, 1] at points on the mesh: of its texture, its vertices or its faces."""
     if not body.has_colors:
         raise UnreadableItemError("it has no colors")

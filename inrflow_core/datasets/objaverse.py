@@ -20,6 +20,7 @@ from inrflow_core.datasets import _mesh_identity, _mesh_reading, _point_clouds, 
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.geometry import cameras, mesh_rendering
 from inrflow_core.geometry.mesh import Mesh, sample_surface
+from inrflow_core.mesh_files import reading
 from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "points"
@@ -104,7 +105,7 @@ def read(item: Item, config: Config) -> Example:
             images are too few, cannot be read, are not square, or do not show the mesh.
     """
     root = Path(item.location)
-    body = _mesh_reading.load(root, item.name, with_colors=config.renders == "made")
+    body = reading.load(root, item.name, with_colors=config.renders == "made")
     mesh, offset, scale = _boxed(body.mesh)
     points = sample_surface(
         mesh, config.points, seed=_point_clouds.seed(f"objaverse {_mesh_identity.own_name(item)}")
@@ -129,7 +130,7 @@ def _boxed(mesh: Mesh) -> tuple[Mesh, Float64[np.ndarray, " 3"], float]:
     return Mesh((mesh.vertices - offset) / scale, mesh.faces), offset, scale
 
 
-def _rendered(mesh: Mesh, body: _mesh_reading.Body, config: Config) -> _rendered_views.Views:
+def _rendered(mesh: Mesh, body: reading.Body, config: Config) -> _rendered_views.Views:
     view_cameras = np.stack(
         [
             cameras.orbit(

@@ -8,6 +8,7 @@ from pathlib import Path
 from inrflow_core.datasets import _mesh_reading, _occupancies, _occupancy_lists, _occupancy_meshes
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 from inrflow_core.errors import UsageError
+from inrflow_core.mesh_files import reading
 
 DOMAIN = "shape"
 NEEDS_SOURCE = True
@@ -71,7 +72,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
                     f"`{name}` is a setting of meshes, and `{source}` has lists of models", hint=f"leave `{name}` out"
                 )
         return _occupancy_lists.scan(folder, files, tree, config.categories, (config.points, config.queries))
-    if not any(name.lower().endswith(_mesh_reading.SUFFIXES) for name, _ in files):
+    if not any(name.lower().endswith(reading.SUFFIXES) for name, _ in files):
         raise source_not_found(
             "occupancy",
             source,

@@ -22,6 +22,7 @@ from inrflow_core.datasets import _point_clouds
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.datasets._shapenet_synsets import is_synset, synset_of, title_of
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
+from inrflow_core.mesh_files import pieces
 from inrflow_core.shards import hdf5
 from inrflow_core.storage.array_file import array_names, read_array
 from inrflow_core.storage.source_files import fingerprint, list_files
@@ -125,7 +126,7 @@ def read(item: Item, config: Config) -> Example:
     points = _points(item.location)
     if item.location.frame is None:
         return _point_clouds.boxed(item, points)
-    _point_clouds.check_finite(points)
+    pieces.check_finite(points)
     offset, scale = item.location.frame
     return Example(((points - np.array(offset)) / scale).astype(np.float32), item.label, item.name)
 
@@ -264,7 +265,7 @@ def _moments(item: Item) -> tuple[int, np.ndarray, float] | None:
     """Number of points, sum and sum of squares of a cloud; None where it is unreadable."""
     try:
         points = _points(item.location).astype(np.float64)
-        _point_clouds.check_finite(points)
+        pieces.check_finite(points)
     except UnreadableItemError:
         return None
     return len(points), points.sum(0), float(np.square(points).sum())

@@ -19,6 +19,7 @@ from inrflow_core.datasets import _image_decoding, _mesh_identity, _mesh_reading
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.geometry import cameras, mesh_rendering
 from inrflow_core.geometry.mesh import Mesh
+from inrflow_core.mesh_files import reading
 from inrflow_core.numerics import keyed_random
 
 DOMAIN = "radiance"
@@ -89,7 +90,7 @@ def read(item: Item, config: Config) -> Example:
     """
     _posed_views.check_scene(config.views, config.resolution)
     root = Path(item.location)
-    body = _mesh_reading.load(root, item.name, with_colors=True)
+    body = reading.load(root, item.name, with_colors=True)
     poses = view_cameras(_mesh_identity.identity(root / item.name), config)
     pixels = mesh_rendering.render(
         _scaled(body.mesh), poses, config.resolution, body.colors if body.has_colors else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from inrflow_core import registry
@@ -324,8 +324,25 @@ class HasSurfaces(Protocol):
 
         Raises:
             UsageError: the surface is empty, or a value is not finite.
-            OutOfMemory: the grid does not fit.
         """
+        ...
+
+    def surface_points(
+        self, function: Callable[[Tensor], Tensor], count: int, *, seed: int, chunk: int
+    ) -> tuple[Float64[np.ndarray, "N 3"], Float64[np.ndarray, "N 3"]]:
+        """Points uniform on the surface of one function, and the unit normals there; none of an empty one."""
+        ...
+
+    def is_inside(
+        self, function: Callable[[Tensor], Tensor], positions: Float32[np.ndarray, "Q 3"], *, chunk: int
+    ) -> Bool[np.ndarray, " Q"]:
+        """Whether positions, in the units of shards, are inside one function's surface."""
+        ...
+
+    def reconstruction_error(
+        self, function: Callable[[Tensor], Tensor], example: InputExample, *, chunk: int
+    ) -> dict[str, float]:
+        """The error of the function that was encoded from a file, by a name that implies the unit."""
         ...
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from inrflow_core.distances import _contract as distances
+from inrflow_core.domains import _shape_files
 from inrflow_core.domains._contract import (
     CLOUD_GALLERY,
     ArrayFiles,
@@ -27,17 +28,18 @@ from inrflow_core.domains._contract import (
     batch_of,
     conditions,
 )
+from inrflow_core.domains._shape_files import NORMALS, OCCUPANCIES, QUERIES
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Surface, Window
-from inrflow_core.geometry import isosurface, mesh, ply_reader
+from inrflow_core.geometry import isosurface, mesh, shape_scores
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.numerics import keyed_random, noise_field
 from inrflow_core.sets import Condition, CoordValueSet, Points, Queries, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
 from inrflow_core.visualization import point_rendering
 
-QUERIES, OCCUPANCIES = "queries", "occupancies"
-"""Conditions of every shape in shards: positions, float32 (B Q 3), and the packed bits of whether each is inside."""
+Function = Callable[[Tensor], Tensor]
+"""The logits (P 1) of one shape at coordinates (P 3) in [-1, 1]."""
 SOURCE_UNITS = ("offset", "scale")
 """Conditions that undo the normalization; no network reads them."""
 
@@ -171,7 +173,7 @@ class Domain:
         beside = {
             name: value
             for name, value in conditions(labels, batch).items()
-            if name not in (QUERIES, OCCUPANCIES, "normals", *SOURCE_UNITS)
+            if name not in (QUERIES, OCCUPANCIES, NORMALS, *SOURCE_UNITS)
         }
         if QUERIES in batch.condition:
             beside |= self._targets(batch, seeds.cpu())
@@ -252,18 +254,17 @@ class Domain:
                 )
         return points
 
-    def surface(self, function: Callable[[Tensor], Tensor], size: Surface, *, chunk: int) -> Mesh:
+    def surface(self, function: Function, size: Surface, *, chunk: int) -> Mesh:
         """The mesh of one function, in [-0.5, 0.5] with padding, closed also at the border, with normals.
 
         Raises:
             UsageError: no position of the grid is inside, or a logit is not finite.
-            OutOfMemory: the grid does not fit.
         """
-        half, level, highest = self.half, LEVEL if size.level is None else size.level, -math.inf
+        level, highest, function_of = LEVEL if size.level is None else size.level, -math.inf, self._logits(function)
 
         def logits(points: Float32[Tensor, "P 3"]) -> Float[Tensor, " P"]:
             nonlocal highest
-            values = function(points / half)[:, 0].float()
+            values = function_of(points)
             highest = max(highest, float(values.max()))
             return values
 
@@ -277,6 +278,29 @@ class Domain:
                 hint="take other seeds or a lower `--level`, or train the model longer",
             )
         return found
+
+    def surface_points(
+        self, function: Function, count: int, *, seed: int, chunk: int
+    ) -> tuple[Float64[np.ndarray, "N 3"], Float64[np.ndarray, "N 3"]]:
+        """`count` points uniform on the surface at the preset's grid, and the unit normals there; none of an empty shape."""
+        found = isosurface.extract_occupied(
+            self._logits(function), self.box, resolution=self.config.grid, chunk=chunk, with_normals=False
+        )
+        if not len(found.faces):
+            return np.empty((0, 3)), np.empty((0, 3))
+        return mesh.sample_surface_with_normals(found, count, seed=seed)
+
+    def is_inside(
+        self, function: Function, positions: Float32[np.ndarray, "Q 3"], *, chunk: int
+    ) -> Bool[np.ndarray, " Q"]:
+        """Whether a function says that positions are inside: where its logit is above 0."""
+        logits, parts = self._logits(function), torch.from_numpy(np.ascontiguousarray(positions)).split(chunk)
+        with torch.no_grad():
+            return torch.cat([logits(part).cpu() > 0 for part in parts]).numpy()
+
+    def _logits(self, function: Function) -> isosurface.Logits:
+        """A function of positions in the units of shards."""
+        return lambda positions: function(positions / self.half)[:, 0].float()
 
     def scale_size(self, factor: float) -> int:
         """The points that the encoder reads times `factor`, rounded; raises UsageError where no point is left."""
@@ -299,23 +323,30 @@ class Domain:
 
     @staticmethod
     def accepts(path: Path) -> bool:
-        """A .ply file."""
-        return path.suffix.lower() == ".ply"
+        """A .ply file, which is a cloud or a mesh, and other files of meshes."""
+        return path.suffix.lower() in _shape_files.SUFFIXES
 
     def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
-        """A cloud on a surface, with its box centered at the origin and its longest side 1, as in training."""
-        points, center = ply_reader.read_cloud(path)
-        points = points[:, :3]
-        low, high = points.min(0), points.max(0)
-        offset, scale = (low + high) / 2, float((high - low).max())
-        if scale == 0:
-            raise UsageError(f"all points of `{path}` coincide", hint="give a cloud with some extent")
-        values = ((points - offset) / scale).astype(np.float32)
-        return InputExample(values, offset + center if center.any() else offset, scale)
+        """A cloud on a surface, or points on that of a mesh; see `_shape_files.read`."""
+        return _shape_files.read(path, self.half)
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Chamfer distance: mean squared nearest distances both ways, summed; the longest side of the original is 1."""
         return {"chamfer": distances.find("cd").between(output, original)}
+
+    def reconstruction_error(self, function: Function, example: InputExample, *, chunk: int) -> dict[str, float]:
+        """`chamfer_l1` of points on the surface at the preset's grid, in tenths of the longest side, and of a file with
+        occupancies their `iou` (`shape_scores`); without a surface the IoU alone."""
+        errors = {}
+        points, normals = self.surface_points(function, len(example.values), seed=0, chunk=chunk)
+        if len(points):
+            other = example.condition.get(NORMALS, np.zeros_like(example.values))
+            errors["chamfer_l1"] = shape_scores.surface_scores(points, normals, example.values, other).chamfer_l1
+        if OCCUPANCIES in example.condition:
+            positions = example.condition[QUERIES]
+            inside = np.unpackbits(example.condition[OCCUPANCIES], count=len(positions)).astype(bool)
+            errors["iou"] = shape_scores.iou(self.is_inside(function, positions, chunk=chunk), inside)
+        return errors
 
     def render(self, outputs: np.ndarray) -> Any:
         """Shaded renderings of the surface points of all shapes."""

@@ -7,11 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from inrflow_core.errors import UnreadableItemError
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.geometry.open3d_import import load_open3d
 
 DIRECTIONS = np.array([[0.36, 0.48, 0.8], [-0.79, 0.21, 0.57], [0.13, -0.91, 0.39]])
 """Of three rays whose majority decides: a ray along an axis would meet the edges of boxes, and one may meet an edge."""
+SIDE_STEP = 1e-3
+"""How far from the surface it is tested which side of it is inside; the longest side of a shape is 1."""
 POINT_BLOCK, FACE_BLOCK = 64, 512
 """Points and faces whose solid angles are computed together: few enough for the cache of a core."""
 
@@ -32,6 +35,28 @@ def count_open_edges(mesh: Mesh) -> tuple[int, int]:
     pairs = np.sort(np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]), axis=1)
     counts = np.unique(pairs, axis=0, return_counts=True)[1]
     return int((counts % 2).sum()), len(counts)
+
+
+def in_unit_cube(mesh: Mesh) -> tuple[Mesh, Float64[np.ndarray, " 3"], float]:
+    """The merged mesh with its box centered at the origin and its longest side 1, and the offset and scale that undo it."""
+    used = mesh.vertices[np.unique(mesh.faces)]
+    with np.errstate(over="ignore"):
+        offset, scale = (used.min(0) + used.max(0)) / 2, float((used.max(0) - used.min(0)).max())
+    if not (np.isfinite(offset).all() and 0 < scale < np.inf):
+        raise UnreadableItemError("its size or position is beyond double precision")
+    whole = merged(Mesh((mesh.vertices - offset) / scale, mesh.faces))
+    if not len(whole.faces):
+        raise UnreadableItemError("its faces have no area")
+    return whole, offset, scale
+
+
+def outward(
+    mesh: Mesh, points: Float64[np.ndarray, "P 3"], normals: Float64[np.ndarray, "P 3"]
+) -> Float[np.ndarray, "P 3"]:
+    """Normals of a watertight mesh that point outwards, whatever the order of the corners of its faces."""
+    ahead: Bool[np.ndarray, " P"] = is_inside_by_parity(mesh, points + SIDE_STEP * normals)
+    behind = is_inside_by_parity(mesh, points - SIDE_STEP * normals)
+    return np.where((ahead & ~behind)[:, None], -normals, normals)
 
 
 def is_inside_by_parity(mesh: Mesh, points: Float[np.ndarray, "Q 3"]) -> Bool[np.ndarray, " Q"]:

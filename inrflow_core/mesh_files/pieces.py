@@ -76,3 +76,14 @@ def check_corners(faces: Int[np.ndarray, "*shape"], count: int) -> None:
     """Raise UnreadableItemError unless all indices are those of `count` vertices."""
     if faces.size and not 0 <= int(faces.min()) <= int(faces.max()) < count:
         raise UnreadableItemError(NO_CORNERS)
+
+
+def check_finite(points: Float[np.ndarray, "N _"]) -> None:
+    """Check that all numbers are finite.
+
+    Raises:
+        UnreadableItemError: some are not.
+    """
+    broken = int((~np.isfinite(points)).any(1).sum())
+    if broken:
+        raise UnreadableItemError(f"{broken:,} of its {len(points):,} points are not finite numbers")

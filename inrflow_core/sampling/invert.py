@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from inrflow_core.domains._contract import InputExample, batch_of, domain_classes
+from inrflow_core.domains._contract import HasSurfaces, InputExample, batch_of, domain_classes
 from inrflow_core.errors import MissingError, UsageError
-from inrflow_core.fields import Camera, Field
+from inrflow_core.fields import Camera, Field, PointwiseField
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
@@ -26,9 +27,9 @@ from inrflow_core.visualization import image_io
 
 INVERSION_STEPS = 50
 """Default Heun steps each way, 200 evaluations in all. Digits are reconstructed exactly; with 20 steps at 53 dB or more."""
-READ = "name an image, a .ply cloud or a saved field"
+READ = "name an image, a .ply cloud, a mesh or a saved field"
 """The remedy where an input file is missing."""
-INPUTS = {"an image": Path("image.png"), "a .ply cloud": Path("cloud.ply")}
+INPUTS = {"an image": Path("image.png"), "a .ply cloud": Path("cloud.ply"), "a mesh": Path("mesh.obj")}
 """Kinds of files that are inverted, with an example of each."""
 
 
@@ -130,8 +131,10 @@ def reconstruction_error(model: Model, example: InputExample, field: Field, chun
     """The error of an inverted file's field at the training positions.
 
     `psnr` in dB for images (peak 255), `chamfer` for clouds: mean squared nearest distances both ways, summed, in
-    the normalization of the training data.
+    the normalization of the training data. Of shapes see `Domain.reconstruction_error`.
     """
+    if isinstance(model.domain, HasSurfaces) and isinstance(field, PointwiseField):
+        return model.domain.reconstruction_error(partial(field.values_at, 0), example, chunk=chunk)
     sets = model.domain.to_set(_batch(example), torch.zeros(1, dtype=torch.int64))
     values = field.query(sets.queries.to(field.seeds.device), chunk=chunk)
     return model.domain.compare(model.domain.decode_values(values)[0], example.values)

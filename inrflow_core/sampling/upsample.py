@@ -9,6 +9,7 @@ from typing import Any
 
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Field
+from inrflow_core.mesh_files import reading
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
@@ -17,6 +18,14 @@ from inrflow_core.sampling import invert, provenance, sample, write_samples
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.request import SampleRequest, Size, Window
 from inrflow_core.storage import atomic_write
+
+ERRORS = {
+    "psnr": "{:.1f} dB at the training's positions",
+    "chamfer": "Chamfer distance {:.2e} at the training's positions",
+    "chamfer_l1": "Chamfer-L1 {:.4f} tenths of its longest side",
+    "iou": "IoU {:.3f}",
+}
+"""Errors of reconstructions in words, by their names in the domain."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = Fa
             f"{len(files)} files need a folder as output, and `{out}` is not a folder",
             hint=f"make it with `mkdir -p {out}`",
         )
-    targets = [out / f"{file.stem}{'.ply' if file.suffix.lower() == '.ply' else '.png'}" for file in files]
+    targets = [out / f"{file.stem}{'.ply' if file.suffix.lower() in reading.SUFFIXES else '.png'}" for file in files]
     if len(set(targets)) < len(targets):
         raise UsageError("two of the files would have the same output", hint="give them different names")
     for path in targets:
@@ -90,11 +99,11 @@ def upsample_files(
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Invert each image or point cloud, evaluate its function, and write the result.
+    """Invert each image, point cloud or mesh, evaluate its function, and write the result.
 
     Returns:
         `run`, and `files` with one entry per file: its output, and the reconstruction error at the training's positions
-        as `psnr` (dB) or `chamfer`.
+        as `psnr` (dB) or `chamfer`; of shapes `chamfer_l1` and, for watertight meshes, `iou`.
 
     Raises:
         UsageError, MissingError: a file that cannot be read, or is not of the model's domain; a field of several files.
@@ -125,8 +134,8 @@ def upsample_files(
             rows.append({"file": str(file), "out": str(out)} | error)
             progress(len(rows), len(files))
     for row in rows:
-        score = f"{row['psnr']:.1f} dB" if "psnr" in row else f"Chamfer distance {row['chamfer']:.2e}"
-        reporter.log(f"wrote `{row['out']}`; `{row['file']}` is reconstructed to {score} at the training's positions")
+        score = ", ".join(form.format(row[name]) for name, form in ERRORS.items() if name in row)
+        reporter.log(f"wrote `{row['out']}`; `{row['file']}` is reconstructed to {score or 'an empty shape'}")
     return {"run": str(weights), "files": rows}
 
 

@@ -47,14 +47,14 @@ def measure(folder: Path, side: int) -> dict[str, dict[str, float]]:
     """CPU seconds of both readers by format, and their ratio."""
     import trimesh
 
-    from inrflow_core.datasets import _mesh_reading
+    from inrflow_core.mesh_files import reading
 
     expected, results = 2 * (side - 1) ** 2, dict[str, dict[str, float]]()
     for suffix in FORMATS:
         name = f"mesh.{suffix}"
         readers = {
             "ours": lambda name=name: sum(
-                len(piece.faces) for piece in _mesh_reading.load(folder, name, with_colors=True).pieces
+                len(piece.faces) for piece in reading.load(folder, name, with_colors=True).pieces
             ),
             "trimesh": lambda name=name: len(trimesh.load(folder / name, process=False, force="mesh").faces),
         }

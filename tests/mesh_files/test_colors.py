@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrflow_core.datasets import _mesh_reading
 from inrflow_core.errors import UnreadableItemError
+from inrflow_core.mesh_files import reading
 from inrflow_core.mesh_files.textures import Texture, Wrap
 
 PIXELS = np.arange(4, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
@@ -20,7 +20,7 @@ CORNERS = "0 0 0\n1 0 0\n0 1 0\n"
 
 
 def first_color(folder: Path, name: str) -> list[int]:
-    body = _mesh_reading.load(folder, name, with_colors=True)
+    body = reading.load(folder, name, with_colors=True)
     assert body.has_colors
     return body.colors(np.array([0]), np.full((1, 3), 1 / 3))[0].round().astype(int).tolist()
 
@@ -64,7 +64,7 @@ def test_a_material_that_the_material_files_do_not_define_is_refused_by_name(tmp
         first_color(tmp_path, "a.obj")
     for none in ("None", "(null)"):  # what exporters write for faces without a material
         (tmp_path / "b.obj").write_text(f"{rows}usemtl {none}\nf 1 3 4\n")
-        body = _mesh_reading.load(tmp_path, "b.obj", with_colors=True)
+        body = reading.load(tmp_path, "b.obj", with_colors=True)
         shown = body.colors(np.arange(2), np.full((2, 3), 1 / 3)).round().astype(int).tolist()
         assert sorted(shown) == [[190] * 3, RED]
 

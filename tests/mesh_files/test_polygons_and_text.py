@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inrflow_core.datasets import _mesh_reading
 from inrflow_core.errors import UnreadableItemError
-from inrflow_core.mesh_files import polygons
+from inrflow_core.mesh_files import polygons, reading
 
 L = [(4, 1), (1, 1), (1, 4), (0, 4), (0, 0), (4, 0)]
 """An L of area 7 in a box of area 16; its first corners fan over what is outside."""
@@ -28,17 +27,17 @@ CONCAVE = {
 TRIANGLES = np.array([[[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[1, 0, 0], [1, 1, 0], [0, 1, 0]]], np.float32)
 
 
-def load(folder: Path, name: str, content: str | bytes, *, with_colors: bool = False) -> _mesh_reading.Body:
+def load(folder: Path, name: str, content: str | bytes, *, with_colors: bool = False) -> reading.Body:
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return _mesh_reading.load(folder, name, with_colors=with_colors)
+    return reading.load(folder, name, with_colors=with_colors)
 
 
-def area(body: _mesh_reading.Body) -> float:
+def area(body: reading.Body) -> float:
     first, second, third = (body.mesh.vertices[body.mesh.faces[:, corner]] for corner in range(3))
     return float(np.linalg.norm(np.cross(second - first, third - first), axis=1).sum() / 2)
 
 
-def color(body: _mesh_reading.Body, x: float, y: float) -> list[int]:
+def color(body: reading.Body, x: float, y: float) -> list[int]:
     """The color of the place (x, y, 0)."""
     for number, corners in enumerate(body.mesh.vertices[body.mesh.faces][:, :, :2]):
         weights = np.linalg.solve(np.vstack([corners.T, np.ones(3)]), [x, y, 1])

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from inrflow_cli import app, console
-from inrflow_core.datasets import _mesh_reading
 from inrflow_core.geometry import cameras
+from inrflow_core.mesh_files import reading
 from inrflow_core.sample_files import readers, sample_folder, scene_views
 from tests import tiny
 
@@ -121,7 +121,7 @@ def test_a_video_is_a_turntable_of_60_views_unless_another_number_is_named(
 def test_a_mesh_is_the_surface_of_the_density(inrflow: Inrflow, runs: dict[str, Path], tmp_path: Path, suffix: str):
     out = tmp_path / f"out.{suffix}"
     inrflow("sample", out, "--run", runs["scenes"], "--level", 0.01, "--resolution", 9)
-    body = _mesh_reading.load(tmp_path, out.name, with_colors=True)
+    body = reading.load(tmp_path, out.name, with_colors=True)
     assert np.abs(body.mesh.vertices).max() == pytest.approx(0.5) and body.has_colors
     corners = np.sort(body.mesh.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     counts = np.unique(corners, axis=0, return_counts=True)[1]
@@ -133,7 +133,7 @@ def test_a_mesh_of_fog_is_at_half_its_highest_density_whatever_the_chunk(
 ):
     for name, chunk in (("a.ply", 4096), ("b.ply", 50)):
         inrflow("sample", tmp_path / name, "--run", runs["scenes"], "--resolution", 9, "--chunk", chunk)
-    first, second = (_mesh_reading.load(tmp_path, name, with_colors=False).mesh for name in ("a.ply", "b.ply"))
+    first, second = (reading.load(tmp_path, name, with_colors=False).mesh for name in ("a.ply", "b.ply"))
     np.testing.assert_array_equal(first.faces, second.faces)
     np.testing.assert_allclose(first.vertices, second.vertices, atol=1e-5)
 
