@@ -33,11 +33,14 @@ class Config:
     """Share of the stage `autoencoder` in which that weight grows linearly from 0; 0: it is constant."""
     num_queries: int | None = None
     """Pairs that the autoencoder decodes per set in training, drawn at random for each set; None decodes all."""
-    path: Literal["linear", "trigonometric"] = "trigonometric"
+    path: Literal["linear", "trigonometric", "scaled-linear"] = "trigonometric"
     """From latents to noise. `trigonometric` is v-prediction with the cosine schedule (times pi / 2), whose best answer for
-    standard normal latents is 0; `linear` is flow matching."""
-    time: Literal["uniform", "logit-normal"] = "uniform"
-    """Density of t in training."""
+    standard normal latents is 0; `linear` is flow matching; `scaled-linear` is the paper's objective, prediction of the noise on
+    its schedule of a thousand steps, mixed with the best answer for standard normal latents."""
+    standardize: bool = True
+    """Whether each channel of the latents is brought to mean 0 and deviation 1 before the diffusion; the paper does not."""
+    time: Literal["uniform", "logit-normal", "steps"] = "uniform"
+    """Density of t in training; `steps` are those of `scaled-linear`, each as likely, as in the paper."""
     time_mean: float = 0.0
     """Mean of logit(t), for `logit-normal`."""
     time_std: float = 1.0
@@ -56,6 +59,8 @@ class Config:
             raise ValueError(f"`kl_ramp` is {self.kl_ramp}: from 0 to 1")
         if self.num_queries is not None and self.num_queries < 1:
             raise ValueError(f"`num_queries` is {self.num_queries}: at least 1, or leave it out to decode all")
+        if self.time == "steps" and self.path != "scaled-linear":
+            raise ValueError(f"`time` is steps and `path` is {self.path}: only `scaled-linear` has steps")
         if self.time_std <= 0 or self.time_shift <= 0:
             raise ValueError("`time_std` and `time_shift` must be above 0")
         check_guidance(self.guidance, self.guidance_interval)
@@ -106,10 +111,16 @@ def sampling_options(
 
 
 def _check_latents(model: Model, guide: Model) -> None:
-    """Raise UsageError unless both models denoise the latents of one autoencoder."""
+    """Raise UsageError unless both models denoise the latents of one autoencoder, in one scale."""
     own, other = (each.method.autoencoder.state_dict() for each in (model, guide))
+    hint = "guide with an earlier checkpoint of the same run, of its stage `diffusion`"
     if own.keys() != other.keys() or not all(torch.equal(own[name], other[name]) for name in own):
         raise UsageError(
-            f"the guide `{guide.preset.name}` has another autoencoder than the model `{model.preset.name}`",
-            hint="guide with an earlier checkpoint of the same run, of its stage `diffusion`",
+            f"the guide `{guide.preset.name}` has another autoencoder than the model `{model.preset.name}`", hint=hint
+        )
+    first, second = model.method, guide.method
+    if not (torch.equal(first.latent_mean, second.latent_mean) and torch.equal(first.latent_std, second.latent_std)):
+        raise UsageError(
+            f"the guide `{guide.preset.name}` standardizes latents otherwise than the model `{model.preset.name}`",
+            hint=hint,
         )

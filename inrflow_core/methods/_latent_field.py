@@ -125,13 +125,12 @@ class LatentField:
     def _velocity(
         self, y: Float[Tensor, "B K E"], t: Float64[Tensor, " B"], embeddings: list[tuple[Any, ConditionEmbedding]]
     ) -> Float[Tensor, "B K E"]:
-        """The velocity of standardized latents, guided where guidance acts."""
+        """The velocity of the denoiser's latents, guided where guidance acts."""
         scale, (low, high) = self.options.guidance, self.options.interval
         is_guided = scale != 1 and len(embeddings) > 1 and bool(((t >= low) & (t <= high)).any())
         with self._precision():
             velocity, *others = (
-                model.denoiser(y, t.to(y.dtype), embedding).to(y.dtype)
-                for model, embedding in embeddings[: 2 if is_guided else 1]
+                model.denoiser.velocity(y, t, embedding) for model, embedding in embeddings[: 2 if is_guided else 1]
             )
         return paths.guided_velocity(velocity, others[0], scale, t, (low, high)) if others else velocity
 

@@ -20,6 +20,7 @@ from inrflow_core.methods._autoencoder_loss import Latents, error_of_values, tot
 from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._latent_config import Config, SamplingConfig, sampling_options
+from inrflow_core.methods._latent_denoiser import ConditionedDenoiser
 from inrflow_core.methods._latent_field import LatentField, load_field
 from inrflow_core.networks._contract import AutoencoderPart, DenoiserPart, FieldReadoutPart
 from inrflow_core.numerics import keyed_random, noise_field, paths
@@ -70,29 +71,14 @@ def build(preset: Preset, spec: SetSpec) -> LatentDiffusion:
     described = ConditionSpec() if condition is None else condition.module.spec(condition.config)
     network = denoiser.module.build_denoiser(denoiser.config, autoencoder.latent_spec, described)
     conditioner = None if condition is None else condition.module.build(condition.config, network.vector_width)
+    channels = autoencoder.latent_spec.value_size
     return LatentDiffusion(
         preset.method.config,
         autoencoder,
         readout.module.build_field_readout(readout.config, spec, widths),
-        ConditionedDenoiser(network, conditioner),
+        ConditionedDenoiser(network, conditioner, preset.method.config.path, channels),
         spec,
     )
-
-
-class ConditionedDenoiser(nn.Module):
-    """A denoiser with the conditioner that is trained with it."""
-
-    PARTS = {"network": "denoiser"}
-
-    def __init__(self, network: nn.Module, conditioner: nn.Module | None) -> None:
-        super().__init__()
-        self.network, self.conditioner = network, conditioner
-
-    def forward(
-        self, latents: Float[Tensor, "B K E"], t: Float[Tensor, " B"], embedding: ConditionEmbedding
-    ) -> Float[Tensor, "B K E"]:
-        """The velocity of noisy latents at times t."""
-        return self.network(latents, t, embedding)
 
 
 class LatentDiffusion(nn.Module, Method):
@@ -134,8 +120,9 @@ class LatentDiffusion(nn.Module, Method):
         """The loss of each set.
 
         In the stage `autoencoder` it is the error of the decoded values plus the weighted divergence of the latents' Gaussians
-        from the standard normal (equation 9), means or sums over values and latents; in the stage `diffusion` the mean squared error of the
-        velocity of standardized latents, drawn from their Gaussians. Everything random is keyed by the seeds of the sets.
+        from the standard normal (equation 9), means or sums over values and latents; in the stage `diffusion` the mean squared
+        error of the velocity, or on the path `scaled-linear` of the noise, of latents drawn from their Gaussians. Everything
+        random is keyed by the seeds of the sets.
         """
         if state.stage == "autoencoder":
             return self._autoencoder_loss(batch, self.config.kl_at(state.step, state.num_steps))
@@ -147,17 +134,22 @@ class LatentDiffusion(nn.Module, Method):
         return torch.cat(self.autoencoder.encode(sets.values), -1)
 
     def begin_precomputed(self, name: str, statistics: ChannelStats) -> None:
-        """Take over mean and deviation of each latent channel: the variance of the means and the mean of the variances."""
+        """Take over mean and deviation of each latent channel, unless latents are used as they are.
+
+        The variance is that of the means, and the mean of the variances.
+        """
+        if not self.config.standardize:
+            return
         mean, spread = (torch.tensor(numbers).double().chunk(2) for numbers in (statistics.mean, statistics.std))
         self.latent_mean.copy_(mean[0])
         self.latent_std.copy_((spread[0].square() + spread[1].square() + mean[1].square()).sqrt().clamp(min=1e-6))
 
     def unscaled(self, latents: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
-        """Standardized latents in the autoencoder's scale."""
+        """The denoiser's latents in the autoencoder's scale."""
         return latents * self.latent_std + self.latent_mean
 
     def sample_times(self, seeds: Int64[Tensor, " B"]) -> Float64[Tensor, " B"]:
-        """One time in (0, 1) per set, by the density of the settings."""
+        """One time in (0, 1] per set, by the density of the settings."""
         u, c = keyed_random.uniform(seeds, purpose="time")[:, 0], self.config
         return paths.sample_times(c.time, u, mean=c.time_mean, deviation=c.time_std, shift=c.time_shift)
 
@@ -205,7 +197,8 @@ class LatentDiffusion(nn.Module, Method):
         )
         y_t, velocity = paths.interpolate(self.path, latents, eps, t)
         embedding = self.embed_condition(sets.condition, dropped=self._dropped(sets.seeds))
-        return (self.denoiser(y_t, t, embedding).float() - velocity).square().mean((1, 2))
+        target = self.denoiser.target(eps, velocity)
+        return (self.denoiser(y_t, t, embedding).float() - target).square().mean((1, 2))
 
     def _latent_noise(self, seeds: Int64[Tensor, " B"]) -> Float[Tensor, "B K E"]:
         """The noise of the latents' own Gaussians."""

@@ -76,11 +76,11 @@ def replay_step(
 
     Calls `velocity` `NFE_PER_REPLAY` times.
     """
+    own: dict[str, Any] = {"path": path} if sampler.USES_PATH else {}
     if sampler.IS_STOCHASTIC:
         assert noise is not None
-        moved = sampler.step(velocity, y, step.t, step.t_next, path=path, config=config, noise=noise(step.index))
-    else:
-        moved = sampler.step(velocity, y, step.t, step.t_next)
+        own |= {"config": config, "noise": noise(step.index)}
+    moved = sampler.step(velocity, y, step.t, step.t_next, **own)
     return torch.where((step.t != step.t_next).view(-1, 1, 1), moved, y)
 
 

@@ -24,6 +24,8 @@ class Sampler(Protocol):
     """The first of these calls, which other queries repeat when they replay the context's steps."""
     IS_STOCHASTIC: bool
     """Whether `step` takes `path`, `config` and `noise` (standard normals like y) as keywords."""
+    USES_PATH: bool
+    """Whether `step` takes `path` as a keyword; stochastic samplers do."""
     IS_ADAPTIVE: bool
     """Whether it chooses its own steps; it is then an `AdaptiveSampler`."""
     Config: Any

@@ -17,7 +17,7 @@ from inrflow_core.numerics.solver import Velocity
 ORDER = 5
 NFE_PER_STEP = 7
 NFE_PER_REPLAY = 6
-IS_STOCHASTIC = False
+IS_STOCHASTIC = USES_PATH = False
 IS_ADAPTIVE = True
 
 NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)

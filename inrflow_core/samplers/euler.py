@@ -11,6 +11,6 @@ __all__ = ["Config", "step", "time_grid"]
 
 ORDER = 1
 NFE_PER_STEP = NFE_PER_REPLAY = 1
-IS_STOCHASTIC = IS_ADAPTIVE = False
+IS_STOCHASTIC = USES_PATH = IS_ADAPTIVE = False
 
 step = runge_kutta_step(Tableau(nodes=(0.0,), stages=((),), weights=(1.0,)))

@@ -32,7 +32,7 @@ from inrflow_core.numerics.solver import Velocity
 
 ORDER = 1
 NFE_PER_STEP = NFE_PER_REPLAY = 1
-IS_STOCHASTIC = True
+IS_STOCHASTIC = USES_PATH = True
 IS_ADAPTIVE = False
 
 DIFFUSION = {

@@ -14,7 +14,7 @@ from inrflow_core.sampling import options, sample
 from inrflow_core.sets import TrainBatch
 from tests import tiny
 
-SAMPLERS = ["euler", "heun", "midpoint", "dopri5", "euler-maruyama"]
+SAMPLERS = ["euler", "heun", "midpoint", "dopri5", "euler-maruyama", "ddim", "ddpm"]
 KINDS = {"image": tiny.IMAGE, "points": tiny.POINTS}
 
 
@@ -319,5 +319,5 @@ def training_sets(model, values, seeds=(4,)):
 
 
 def test_every_path_and_sampler_is_reachable_by_name():
-    assert set(paths.PATHS) == {"linear", "trigonometric"}
+    assert set(paths.PATHS) == {"linear", "trigonometric", "scaled-linear"}
     assert set(registry.names("samplers")) >= set(SAMPLERS)

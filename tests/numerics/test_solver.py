@@ -17,6 +17,8 @@ CASES = {
     "heun": {"steps": 9},
     "midpoint": {"steps": 9},
     "euler-maruyama": {"steps": 25},
+    "ddim": {"steps": 12},
+    "ddpm": {"steps": 25},
     "dopri5": {"rtol": 1e-5, "atol": 1e-5, "max_nfe": 1400},
 }
 RATES = torch.tensor([0.1, 3.0, 15.0])

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrflow_core.numerics.paths import Path
+from inrflow_core.numerics.paths import PATHS, Path
+
+EVEN = {name: PATHS[name] for name in ("linear", "trigonometric")}
+"""The paths on which equal steps are about equally hard; `scaled-linear` turns 38 times as fast at data as later."""
 
 
 @dataclass(frozen=True)
