@@ -214,6 +214,16 @@ def test_the_mixing_is_trained_with_the_denoiser_and_is_in_checkpoints_and_avera
     assert (average != -6).all() and (average != weights).all()
 
 
+def test_a_saved_field_of_the_papers_readout_answers_the_same_without_the_model(tmp_path: Path):
+    built = tiny.model(tiny.LATENT, method=PAPER, network={"readout": {"name": "modulated-readout"}})
+    made = field(built).cache_context()
+    made.save(tmp_path / "field.safetensors", built.preset)
+    _, loaded = sample.load_field(tmp_path / "field.safetensors")
+    for side in (12, 20):
+        at = built.domain.queries((side, side))
+        assert torch.equal(loaded.query(at), made.query(at))
+
+
 @pytest.mark.parametrize("path", ["linear", "trigonometric"])
 def test_steps_of_the_schedule_on_another_path_are_refused(path: str):
     with pytest.raises(ValueError, match=f"`time` is steps and `path` is {path}: only `scaled-linear` has steps"):
