@@ -165,6 +165,9 @@ class Domain(Protocol):
     """Added to these if several samples are drawn for each item of a reference."""
     VIEW_DOMAIN: ClassVar[str | None]
     """The domain of the views of a sample, whose metrics of features apply to them; None: samples have no views."""
+    CLOUD_DOMAIN: ClassVar[str | None]
+    """The domain whose metrics without features and matches apply too: samples are such clouds, of which one may be empty, with
+    all points at 0. None: no other domain's."""
     REQUIRED_CONDITIONS: ClassVar[tuple[str, ...]]
     """Conditions of the shards that every set needs."""
     MAKES_STRUCTURES: ClassVar[bool]
@@ -311,6 +314,11 @@ class HasCameras(Protocol):
 class HasSurfaces(Protocol):
     """What a domain has beside whose samples are functions of space with a surface, and which has no cameras."""
 
+    @property
+    def box(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """The lowest and the highest corner of where shapes are, in the units of shards."""
+        ...
+
     def size_in_file(self, points: int | None, resolution: str | None, suffix: str, level: float | None) -> Size:
         """The size of a sample in a file with that suffix, in lower case: a mesh, or a number of surface points.
 
@@ -327,10 +335,8 @@ class HasSurfaces(Protocol):
         """
         ...
 
-    def surface_points(
-        self, function: Callable[[Tensor], Tensor], count: int, *, seed: int, chunk: int
-    ) -> tuple[Float64[np.ndarray, "N 3"], Float64[np.ndarray, "N 3"]]:
-        """Points uniform on the surface of one function, and the unit normals there; none of an empty one."""
+    def grid_mesh(self, function: Callable[[Tensor], Tensor], *, chunk: int) -> Mesh:
+        """The mesh of one function at the preset's grid and level, without normals; empty where nothing is inside."""
         ...
 
     def is_inside(

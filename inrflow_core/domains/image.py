@@ -128,6 +128,7 @@ class Domain(DecodedAtOwnPairs):
     DEFAULT_METRICS = ("fid:random", "kid:random", "precision:random", "recall:random")
     METRICS_OF_SEVERAL = ()
     VIEW_DOMAIN = None
+    CLOUD_DOMAIN = None
     REQUIRED_CONDITIONS = ()
     MAKES_STRUCTURES = False
     GALLERY = IMAGE_GALLERY

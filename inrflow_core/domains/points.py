@@ -106,6 +106,7 @@ class Domain(DecodedAtOwnPairs):
     DEFAULT_METRICS = ("mmd", "cov", "one-nna", "jsd")
     METRICS_OF_SEVERAL = ()
     VIEW_DOMAIN = None
+    CLOUD_DOMAIN = None
     REQUIRED_CONDITIONS = ()
     MAKES_STRUCTURES = False
     GALLERY = CLOUD_GALLERY

@@ -71,6 +71,7 @@ class Domain(DecodedAtOwnPairs):
     DEFAULT_METRICS = ("lddt", "tm-score", "rmsd", "bond-lengths", "clashes")
     METRICS_OF_SEVERAL = ("lddt:best", "tm-score:best", "rmsd:best")
     VIEW_DOMAIN = None
+    CLOUD_DOMAIN = None
     REQUIRED_CONDITIONS = ("residues", "is_known")
     MAKES_STRUCTURES = True
     GALLERY = None

@@ -102,6 +102,7 @@ class Domain:
     DEFAULT_METRICS = ("novel-view-psnr", "novel-view-ssim", "fid:random", "kid:random")
     METRICS_OF_SEVERAL = ()
     VIEW_DOMAIN = "image"
+    CLOUD_DOMAIN = None
     REQUIRED_CONDITIONS = (CAMERA,)
     MAKES_STRUCTURES = False
     GALLERY = IMAGE_GALLERY

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from inrflow_core.distances import _contract as distances
@@ -45,6 +45,8 @@ SOURCE_UNITS = ("offset", "scale")
 
 MESH_RESOLUTION = 128
 """Points of a mesh's grid along each side, where none are given."""
+SURFACE_POINTS = 2048
+"""Points of a sample, where their number is not given: those of the usual metrics (DDMI, table 5)."""
 LEVEL = 0.5
 """The probability of being inside on the surface, where none is given: where the logit is 0. The paper's code takes 0.2."""
 
@@ -93,9 +95,13 @@ class Domain:
     HAS_CAMERAS = False
     HAS_WINDOWS = False
     REFERENCE_SPLITS = ("test", "val", "train")
-    DEFAULT_METRICS = ()
+    DEFAULT_METRICS = (
+        *("mmd:cd:ddmi", "cov:cd:ddmi", "one-nna:cd:ddmi"),
+        *("mmd:cd:inrflow", "cov:cd:inrflow", "one-nna:cd:inrflow"),
+    )
     METRICS_OF_SEVERAL = ()
     VIEW_DOMAIN = None
+    CLOUD_DOMAIN = "points"
     REQUIRED_CONDITIONS = (QUERIES, OCCUPANCIES)
     MAKES_STRUCTURES = False
     GALLERY = CLOUD_GALLERY
@@ -211,7 +217,7 @@ class Domain:
         self, values: Float[Tensor, "B M C"], size: int | None = None, condition: Condition | None = None
     ) -> np.ndarray:
         """Points uniform on each surface, float32 (B P 3), in [-0.5, 0.5] with padding; all 0 where nothing is inside."""
-        side, count = self.config.grid, size or self.config.num_points
+        side, count = self.config.grid, size or SURFACE_POINTS
         grids = values.float().cpu().numpy().reshape(len(values), side, side, side)
         axis = np.linspace(-self.half, self.half, side)
         points = np.zeros((len(grids), count, 3), dtype=np.float32)
@@ -279,16 +285,11 @@ class Domain:
             )
         return found
 
-    def surface_points(
-        self, function: Function, count: int, *, seed: int, chunk: int
-    ) -> tuple[Float64[np.ndarray, "N 3"], Float64[np.ndarray, "N 3"]]:
-        """`count` points uniform on the surface at the preset's grid, and the unit normals there; none of an empty shape."""
-        found = isosurface.extract_occupied(
+    def grid_mesh(self, function: Function, *, chunk: int) -> Mesh:
+        """The mesh of one function at the preset's grid, where its logit is 0, without normals; empty where nothing is inside."""
+        return isosurface.extract_occupied(
             self._logits(function), self.box, resolution=self.config.grid, chunk=chunk, with_normals=False
         )
-        if not len(found.faces):
-            return np.empty((0, 3)), np.empty((0, 3))
-        return mesh.sample_surface_with_normals(found, count, seed=seed)
 
     def is_inside(
         self, function: Function, positions: Float32[np.ndarray, "Q 3"], *, chunk: int
@@ -303,8 +304,8 @@ class Domain:
         return lambda positions: function(positions / self.half)[:, 0].float()
 
     def scale_size(self, factor: float) -> int:
-        """The points that the encoder reads times `factor`, rounded; raises UsageError where no point is left."""
-        count = factor * self.config.num_points
+        """2,048 points times `factor`, rounded; raises UsageError where no point is left."""
+        count = factor * SURFACE_POINTS
         if not 0.5 < count < math.inf:
             raise UsageError(
                 f"`--scale {factor:g}` gives an empty or infinite size", hint="give a number such as 4 or 1.5"
@@ -315,11 +316,11 @@ class Domain:
         """`2,048 surface points`, `a mesh on a grid of 128 points a side`."""
         if isinstance(size, Surface):
             return f"a mesh on a grid of {size.resolution:,} points a side"
-        return describe_shape((size or self.config.num_points,))
+        return describe_shape((size or SURFACE_POINTS,))
 
     def output_spec(self, size: int | None = None) -> OutputSpec:
         """float32 (P 3)."""
-        return OutputSpec((size or self.config.num_points, 3), "float32")
+        return OutputSpec((size or SURFACE_POINTS, 3), "float32")
 
     @staticmethod
     def accepts(path: Path) -> bool:
@@ -338,8 +339,9 @@ class Domain:
         """`chamfer_l1` of points on the surface at the preset's grid, in tenths of the longest side, and of a file with
         occupancies their `iou` (`shape_scores`); without a surface the IoU alone."""
         errors = {}
-        points, normals = self.surface_points(function, len(example.values), seed=0, chunk=chunk)
-        if len(points):
+        found = self.grid_mesh(function, chunk=chunk)
+        if len(found.faces):
+            points, normals = mesh.sample_surface_with_normals(found, len(example.values), seed=0)
             other = example.condition.get(NORMALS, np.zeros_like(example.values))
             errors["chamfer_l1"] = shape_scores.surface_scores(points, normals, example.values, other).chamfer_l1
         if OCCUPANCIES in example.condition:

@@ -18,6 +18,7 @@ from inrflow_core.evaluation.gather import EvaluationSettings, Gatherer
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Score
 from inrflow_core.metrics._inputs import Cost, InputSpec, MetricInputs, ReferenceStats
+from inrflow_core.metrics._shape_inputs import ItemValues, MeshSpec, ShapeSpec
 from inrflow_core.metrics._view_inputs import ViewScores
 from inrflow_core.sample_files import scene_views
 from inrflow_core.sample_files.collection import SampleCollection
@@ -83,6 +84,16 @@ class Evaluator:
         assert self._samples is samples
         gathered = {metric.full: self._context.gathered(metric.inputs.key()) for metric in metrics}
         return {name: inputs.per_scene() for name, inputs in gathered.items() if isinstance(inputs, ViewScores)}
+
+    def cached_items(self, samples: EvaluatedSamples, metrics: Sequence[MetricSpec]) -> dict[str, dict[str, float]]:
+        """The value of each shape by the full names of the metrics of single shapes that were computed of these samples."""
+        assert self._samples is samples
+        found = {}
+        for metric in metrics:
+            inputs = self._context.gathered(metric.inputs.key())
+            if isinstance(inputs, ItemValues) and isinstance(metric.inputs, ShapeSpec | MeshSpec):
+                found[metric.full] = inputs.per_item(metric.inputs.measure)
+        return found
 
     def check(self, metrics: Sequence[MetricSpec]) -> None:
         """Raise UsageError unless the reference fits every metric; metrics whose weights are absent are skipped."""

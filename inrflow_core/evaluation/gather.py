@@ -239,7 +239,9 @@ def normalized_clouds(
         names += batch.names
         for name, rows in batch.condition.items():
             conditions.setdefault(name, []).append(rows)
-    if normalization != point_clouds.BOX and any(rows.any() for rows in conditions.get(IS_CENTERED, [])):
+    if normalization not in (point_clouds.BOX, point_clouds.SPHERE) and any(
+        rows.any() for rows in conditions.get(IS_CENTERED, [])
+    ):
         raise UsageError(
             f"the protocol `{normalization}` compares clouds where they are, and some {what} are so far from the origin that "
             "single precision would merge their points",
@@ -250,5 +252,6 @@ def normalized_clouds(
         units = point_clouds.units(
             items.normalization, {name: np.concatenate(rows) for name, rows in conditions.items()}
         )
-    stacked = point_clouds.stack_checked(clouds, what=what, names=names)
+    may_be_empty = domain_class(items.domain).CLOUD_DOMAIN is not None
+    stacked = point_clouds.stack_checked(clouds, what=what, names=names, may_be_empty=may_be_empty)
     return point_clouds.normalize(stacked, normalization, units, what=what)

@@ -24,6 +24,7 @@ from inrflow_core.evaluation import (
     sample_runs,
     sample_scenes,
     sampling_plan,
+    shape_sets,
 )
 from inrflow_core.evaluation.evaluator import Evaluator
 from inrflow_core.evaluation.memorization import MemorizationSet
@@ -124,6 +125,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     held_out = reconstructions.originals(reference, _classes(job), num) if targets else None
     metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets, held_out), domain)
     reconstructions.check(metrics, targets, held_out, samples)
+    shape_sets.check(metrics, samples)
     scorer = evaluator.Evaluator(reference, _settings(job))
     scorer.check(metrics)
     missing = scorer.missing(metrics)
@@ -210,7 +212,8 @@ def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
                 failed[metric.full] = error
         proteins = ready.evaluator.cached(sample_set, Structures)
         scenes = ready.evaluator.cached_views(sample_set, ready.computed) if scores else {}
-        scored.append(results.SampleScores(sample_set, scores, proteins, scenes))
+        items = ready.evaluator.cached_items(sample_set, ready.computed) if scores else {}
+        scored.append(results.SampleScores(sample_set, scores, proteins, scenes, items))
     if distributed.find(os.environ, "cpu").rank != 0:
         return None
     if failed and not any(one.scores for one in scored):
@@ -337,7 +340,7 @@ def _default(
     if len(kinds) == 1 and not job.samples:
         names += reference_inputs.metrics_of(kinds.pop())
     if not job.samples:
-        names += reconstructions.default_metrics(targets, held_out)
+        names += reconstructions.default_metrics(targets, held_out) + shape_sets.default_metrics(domain)
     if (job.sampling.samples_per_item or 1) > 1:
         names += domain_class(domain).METRICS_OF_SEVERAL
     if not names:

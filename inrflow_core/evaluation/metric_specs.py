@@ -54,7 +54,7 @@ class MetricSpec:
 
 
 def metrics_of_domain(domain: str) -> list[str]:
-    """The metrics of a domain, and those of the features of its views."""
+    """The metrics of a domain, those of the features of its views, and those of distances of its clouds."""
     return [name for name in registry.names("metrics") if _applies(_contract.find(name), domain)]
 
 
@@ -62,6 +62,8 @@ def _applies(metric: Metric, domain: str) -> bool:
     if metric.domain == domain:
         return True
     spec = metric.file.inputs(metric.protocols[0])
+    if metric.domain == domain_class(domain).CLOUD_DOMAIN:
+        return not spec.features and not spec.matched_by
     return metric.domain == domain_class(domain).VIEW_DOMAIN and bool(spec.features) and not spec.matched_by
 
 

@@ -1,4 +1,4 @@
-"""Held-out images that runs under evaluation encode by one call and evaluate again."""
+"""Held-out images and shapes that runs under evaluation encode by one call and evaluate again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from inrflow_core.config.preset import Preset
+from inrflow_core.domains._contract import HasSurfaces
 from inrflow_core.errors import UsageError
+from inrflow_core.evaluation import metric_specs, shape_sets
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.evaluation.sample_proteins import provenance_facts
 from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingWork
-from inrflow_core.metrics import reconstruction_psnr
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.metrics._ssim import LEAST_SIDE
 from inrflow_core.models import Model
@@ -25,12 +26,13 @@ from inrflow_core.sample_files.collection import ArrayCollection, SampleCollecti
 from inrflow_core.sampling import invert, provenance
 
 NAME = "reconstructed"
-"""Appended to the name of a run: the held-out images that it encodes."""
+"""Appended to the name of a run: the held-out items that it encodes."""
 SPLITS = ("test", "val")
 """Held-out splits, the preferred one first."""
-DEFAULT = ("reconstruction-psnr", "reconstruction-ssim")
+NEEDS_WINDOW = "reconstruction-ssim"
+"""The metric of images that are large enough for its window."""
 BATCH = 64
-"""Images encoded at once."""
+"""Items encoded at once."""
 
 
 def encodes(preset: Preset) -> bool:
@@ -53,14 +55,16 @@ def originals(
 
 
 def default_metrics(targets: Sequence[EvaluatedModel], held_out: SampleCollection | None) -> tuple[str, ...]:
-    """The metrics of reconstructions if every run encodes images of the size of the held-out ones; SSIM if they are large
+    """The metrics of reconstructions if every run encodes items of the size of the held-out ones; SSIM if images are large
     enough for its window.
     """
-    if held_out is None or held_out.domain != reconstruction_psnr.DOMAIN or not targets:
+    if held_out is None or not targets:
         return ()
     if not all(encodes(target.preset) and _has_size(target, held_out) for target in targets):
         return ()
-    return DEFAULT if min(held_out.shape[:2]) >= LEAST_SIDE else DEFAULT[:1]
+    names = metric_specs.metrics_of_domain(held_out.domain)
+    specs = [spec for spec in metric_specs.parse_metrics(names, held_out.domain) if _is_of_reconstructions(spec)]
+    return tuple(spec.name for spec in specs if spec.name != NEEDS_WINDOW or min(held_out.shape[:2]) >= LEAST_SIDE)
 
 
 def check(
@@ -72,17 +76,17 @@ def check(
     """Raise UsageError unless metrics of reconstructions, if there are any, can be computed.
 
     Raises:
-        UsageError: no run encodes, the reference has no held-out split, or it holds images of another size; or no metric is
-            of samples, and a run encodes nothing or there are `files` of samples.
+        UsageError: no run encodes, the reference has no held-out split, or it holds items of another size or without what
+            is compared; or no metric is of samples, and a run encodes nothing or there are `files` of samples.
     """
-    names = [metric.full for metric in metrics if metric.inputs.matched_by == "reconstruction"]
+    names = [metric.full for metric in metrics if _is_of_reconstructions(metric)]
     if not names:
         return
     encoding = [target for target in targets if encodes(target.preset)]
     if not encoding:
         raise UsageError(
-            f"`{names[0]}` is of images that a run encodes by one call, and none of these does",
-            hint="leave it out, or evaluate the run of a consistency model with `--run`",
+            f"`{names[0]}` is of items that a run encodes by one call, and none of these does",
+            hint="leave it out, or evaluate the run of a consistency or latent model with `--run`",
         )
     if held_out is None:
         raise UsageError(
@@ -91,22 +95,24 @@ def check(
         )
     left_out = [f"`{target.name}`" for target in targets if target not in encoding]
     left_out += [one.display_name for one in files]
-    if left_out and all(metric.inputs.matched_by == "reconstruction" for metric in metrics):
+    if left_out and all(map(_is_of_reconstructions, metrics)):
         raise UsageError(
             f"{left_out[0]} has no reconstructions, and no other metric is computed",
             hint="leave it out, or add a metric of samples, as in `--metrics fid:random,reconstruction-psnr`",
         )
+    if isinstance(encoding[0].domain, HasSurfaces):
+        shape_sets.check_stored(held_out)
     for target in encoding:
         if not _has_size(target, held_out):
             raise UsageError(
-                f"`{target.name}` encodes images of {target.domain.output_spec().shape}, and {held_out.display_name} holds "
-                f"images of {held_out.shape}",
+                f"`{target.name}` encodes {target.domain.NOUN} of {target.domain.output_spec().shape}, and "
+                f"{held_out.display_name} holds some of {held_out.shape}",
                 hint="prepare the reference at the resolution of training, or leave the metric out",
             )
 
 
 def reconstruct(target: EvaluatedModel, work: SamplingWork, model: Model) -> EvaluatedSamples | None:
-    """The held-out images as a run encodes and evaluates them, computed when they are read; None if no metric needs them."""
+    """The held-out items as a run encodes and evaluates them, computed when they are read; None if no metric needs them."""
     items = work.originals
     if items is None or not is_reconstructed(target, work):
         return None
@@ -118,30 +124,42 @@ def reconstruct(target: EvaluatedModel, work: SamplingWork, model: Model) -> Eva
     }
     text = f"{items.digest} {items.split} {origin} {items.count}"
     facts = provenance_facts(target, work, model, options, {key: value or "" for key, value in origin.items()})
-    rebuilt = ArrayCollection(
-        source=items.source,
-        domain=items.domain,
-        digest=hashlib.sha256(text.encode()).hexdigest(),
-        split=items.split,
-        names=items.item_names(),
-        load_values=lambda indices: _evaluate(model, items, indices, work.sampling.batch or BATCH),
-    )
+    rebuilt = _rebuilt(model, items, hashlib.sha256(text.encode()).hexdigest(), work.sampling.batch or BATCH)
     facts |= {"nfe": 1, "run": f"{target.run}, {NAME}"}
     return EvaluatedSamples(f"{target.name}, {NAME}", rebuilt, facts, "reconstruction", originals=items)
 
 
 def is_reconstructed(target: EvaluatedModel, work: SamplingWork) -> bool:
-    """Whether a metric is of the held-out images that a run encodes."""
-    return encodes(target.preset) and any(metric.inputs.matched_by == "reconstruction" for metric in work.metrics)
+    """Whether a metric is of the held-out items that a run encodes."""
+    return encodes(target.preset) and any(map(_is_of_reconstructions, work.metrics))
 
 
 def estimate_seconds(work: SamplingWork, model: Model) -> float:
-    """Seconds to encode and evaluate all held-out images, measured on one batch."""
+    """Seconds to encode and evaluate all held-out items, measured on one batch, of shapes on one."""
     assert work.originals is not None
-    batch = min(work.sampling.batch or BATCH, work.originals.count)
+    most = 1 if isinstance(model.domain, HasSurfaces) else work.sampling.batch or BATCH
+    batch = min(most, work.originals.count)
     start = time.perf_counter()
-    _evaluate(model, work.originals, np.arange(batch), batch)
+    _rebuilt(model, work.originals, "", batch).read(range(batch))
     return (time.perf_counter() - start) / batch * work.originals.count
+
+
+def _is_of_reconstructions(metric: MetricSpec) -> bool:
+    return metric.inputs.matched_by == "reconstruction"
+
+
+def _rebuilt(model: Model, items: SampleCollection, digest: str, batch: int) -> SampleCollection:
+    """Items as a run encodes and evaluates them, `batch` at once, computed when they are read."""
+    if isinstance(model.domain, HasSurfaces):
+        return shape_sets.reconstructed(model, items, digest, batch)
+    return ArrayCollection(
+        source=items.source,
+        domain=items.domain,
+        digest=digest,
+        split=items.split,
+        names=items.item_names(),
+        load_values=lambda indices: _evaluate(model, items, indices, batch),
+    )
 
 
 def _evaluate(
@@ -159,4 +177,7 @@ def _evaluate(
 
 
 def _has_size(target: EvaluatedModel, held_out: SampleCollection) -> bool:
+    """Whether a target encodes items of that size; of shapes, surfaces of any number of points."""
+    if isinstance(target.domain, HasSurfaces):
+        return held_out.domain == target.domain.NAME
     return tuple(target.domain.output_spec().shape) == tuple(held_out.shape)

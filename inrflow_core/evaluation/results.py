@@ -42,6 +42,8 @@ class SampleScores:
     """For samples of proteins: each protein with its samples."""
     scenes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """For views of scenes: by metric and scene, the mean over the scene's views."""
+    items: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """For reconstructed or drawn shapes: by metric and shape, its value."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Results:
                     "facts": {**one.sample_set.items.metadata, **one.sample_set.facts},
                     "scores": [dataclasses.asdict(score) for score in one.scores],
                     **({"scenes": one.scenes} if one.scenes else {}),
+                    **({"items": one.items} if one.items else {}),
                 }
                 for one in self.scored
             ],
@@ -106,7 +109,7 @@ class EvaluatedSamples:
     items: SampleCollection
     facts: Mapping[str, Any] = field(default_factory=dict)
     matched_by: MatchedBy | None = None
-    """Only metrics whose samples find their references so are computed; None computes all but those of reconstructions."""
+    """Only metrics whose samples find their references so are computed; None computes all but those of reconstructions and meshes."""
     originals: SampleCollection | None = None
     """What reconstructions are compared with, in place of the reference."""
     speed: float | None = None
@@ -115,7 +118,7 @@ class EvaluatedSamples:
     def has(self, metric: MetricSpec) -> bool:
         """Whether a metric is computed of these samples."""
         if self.matched_by is None:
-            return metric.inputs.matched_by != "reconstruction"
+            return metric.inputs.matched_by not in ("reconstruction", "mesh")
         return metric.inputs.matched_by == self.matched_by
 
 

@@ -12,7 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from inrflow_core.evaluation import drawn_shards, reconstructions, results, sample_proteins, sample_scenes
+from inrflow_core.evaluation import (
+    drawn_shards,
+    reconstructions,
+    results,
+    sample_proteins,
+    sample_scenes,
+    shape_sets,
+)
 from inrflow_core.evaluation.sample_proteins import provenance_facts
 from inrflow_core.evaluation.sampling_plan import (
     EvaluatedModel,
@@ -52,6 +59,10 @@ def iter_sample_sets(
             speed = drawn_shards.speed_of(samples.source)
             yield results.EvaluatedSamples(target.name, samples, facts, speed=speed)
         return
+    if drawn_shards.is_main():
+        meshes = shape_sets.mesh_set(target, work, model)
+        if meshes is not None:
+            yield meshes
     if work.draws_samples:
         path, facts = _sample(target, work, model, size)
         if drawn_shards.is_main():
@@ -81,8 +92,12 @@ def estimate_costs(target: EvaluatedModel, work: SamplingWork) -> Iterator[Cost]
             f"generate {num_samples(target, work):,} samples of `{target.name}`",
             _drawing_seconds(target, work, model),
         )
+    meshes = shape_sets.mesh_set(target, work, model)
+    if meshes is not None:
+        title = f"draw and examine {meshes.items.count:,} meshes of `{target.name}`"
+        yield title, shape_sets.estimate_seconds(meshes.items)
     if work.originals is not None and reconstructions.is_reconstructed(target, work):
-        title = f"encode {work.originals.count:,} held-out images by `{target.name}`"
+        title = f"encode {work.originals.count:,} held-out {model.domain.NOUN} by `{target.name}`"
         yield title, reconstructions.estimate_seconds(work, model)
 
 

@@ -37,6 +37,20 @@ def count_open_edges(mesh: Mesh) -> tuple[int, int]:
     return int((counts % 2).sum()), len(counts)
 
 
+def num_components(mesh: Mesh) -> int:
+    """Connected pieces of a mesh, by shared vertices; 0 of an empty one."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(mesh.faces):
+        return 0
+    numbers, corners = np.unique(mesh.faces, return_inverse=True)
+    first, second, third = corners.reshape(-1, 3).T
+    ends = np.concatenate([first, second]), np.concatenate([second, third])
+    graph = coo_array((np.ones(len(ends[0])), ends), shape=(len(numbers), len(numbers)))
+    return int(connected_components(graph, directed=False, return_labels=False))
+
+
 def in_unit_cube(mesh: Mesh) -> tuple[Mesh, Float64[np.ndarray, " 3"], float]:
     """The merged mesh with its box centered at the origin and its longest side 1, and the offset and scale that undo it."""
     used = mesh.vertices[np.unique(mesh.faces)]

@@ -18,8 +18,10 @@ from inrflow_core.errors import IntegrityError, UsageError, did_you_mean
 from inrflow_core.numerics import keyed_random
 
 BOX = "inrflow"
-"""Each cloud in its own box; the other protocols compare in the units of the source."""
-PROTOCOLS = (BOX, "lion-global", "pointflow")
+"""Each cloud in its own box; `lion-global` and `pointflow` compare in the units of the source."""
+SPHERE = "ddmi"
+"""Each cloud in its own sphere, around the center of its box; of meshes, 2,048 points of each."""
+PROTOCOLS = (BOX, "lion-global", "pointflow", SPHERE)
 PER_ITEM = ("shape", "unit-cube")
 """Kinds of normalization whose offset and scale are stored with each item."""
 MIN_POINTS = 2
@@ -61,9 +63,10 @@ def units(normalization: Mapping[str, Any], condition: Mapping[str, np.ndarray])
 
 
 def stack_checked(
-    clouds: Sequence[np.ndarray], *, what: str, names: Sequence[str] | None = None
+    clouds: Sequence[np.ndarray], *, what: str, names: Sequence[str] | None = None, may_be_empty: bool = False
 ) -> Float64[np.ndarray, "N P 3"]:
-    """Positions of clouds of equal size as one array; `what` they are (`samples`) and their names go into messages.
+    """Positions of clouds of equal size as one array; `what` they are (`samples`) and their names go into messages. Clouds that
+    `may_be_empty` may have all their points in one place.
 
     Raises:
         UsageError: fewer than two, or of unequal sizes.
@@ -75,7 +78,7 @@ def stack_checked(
             hint=f"metrics of clouds take {MIN_POINTS} at least, papers 405 to 1000",
         )
     for index, cloud in enumerate(clouds):
-        _check(cloud, _name(what, index, names))
+        _check(cloud, _name(what, index, names), may_be_empty=may_be_empty)
     sizes = [len(cloud) for cloud in clouds]
     if len(set(sizes)) > 1:
         other = next(index for index, size in enumerate(sizes) if size != sizes[0])
@@ -118,7 +121,7 @@ def normalize(
     """Clouds as a protocol compares them, in float64.
 
     `inrflow`: each cloud's bounding box is centered at 0 and its longest side is 1, whatever its units; a cloud without
-    extent is put at 0. `lion-global` and `pointflow`: in the units of the source.
+    extent is put at 0. `ddmi`: the box is centered at 0 and the point farthest from there is at distance 1. `lion-global` and `pointflow`: in the units of the source.
 
     Raises:
         UsageError: there is no such protocol, or it needs units that are unknown.
@@ -130,6 +133,10 @@ def normalize(
         low, high = values.min(1, keepdims=True), values.max(1, keepdims=True)
         longest = (high - low).max(2, keepdims=True)
         return (values - (low + high) / 2) / np.where(longest > 0, longest, 1)
+    if protocol == SPHERE:
+        values -= (values.min(1, keepdims=True) + values.max(1, keepdims=True)) / 2
+        farthest = np.linalg.norm(values, axis=2, keepdims=True).max(1, keepdims=True)
+        return values / np.where(farthest > 0, farthest, 1)
     if units is None:
         raise UsageError(
             f"the protocol `{protocol}` compares in the units of the source, and those of the {what} are unknown: "
@@ -139,7 +146,7 @@ def normalize(
     return values * units.scale.reshape(-1, 1, 1) + units.offset.reshape(-1, 1, 3)
 
 
-def _check(cloud: np.ndarray, name: str) -> None:
+def _check(cloud: np.ndarray, name: str, *, may_be_empty: bool) -> None:
     if cloud.ndim != 2 or not len(cloud) or cloud.shape[1] < 3:
         raise IntegrityError(f"{name} is not a cloud: an array of shape {cloud.shape}", hint="points are rows x, y, z")
     broken = int((~np.isfinite(cloud)).any(1).sum())
@@ -148,7 +155,7 @@ def _check(cloud: np.ndarray, name: str) -> None:
             f"{name} is damaged: {broken:,} of its {len(cloud):,} points are not finite numbers",
             hint="generate or copy it again, or leave it out",
         )
-    if (cloud[:, :3] == cloud[0, :3]).all():
+    if not may_be_empty and (cloud[:, :3] == cloud[0, :3]).all():
         whole = "has one point" if len(cloud) == 1 else f"has all its {len(cloud):,} points in one place"
         raise IntegrityError(f"{name} {whole}", hint="it has no shape to compare; leave it out")
 

@@ -61,7 +61,7 @@ class DistanceSpec(InputSpec):
     distance: str
     """The file in `distances/`."""
     normalization: str
-    """How clouds are normalized: `inrflow`, `lion-global` or `pointflow` (`point_clouds.normalize`)."""
+    """How clouds are normalized: `inrflow`, `lion-global`, `pointflow` or `ddmi` (`point_clouds.normalize`)."""
     is_within: bool = False
     """Also distances within the samples and within the reference."""
     is_paired: bool = False

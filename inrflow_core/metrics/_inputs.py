@@ -24,9 +24,9 @@ STATS_FORMAT = "inrflow-statistics-1"
 """The tag of a file that holds mean and covariance of a reference's features."""
 Cost = tuple[str, float]
 """A piece of work in words, and its seconds."""
-MatchedBy = Literal["", "name", "condition", "view", "reconstruction"]
+MatchedBy = Literal["", "name", "condition", "view", "reconstruction", "mesh"]
 """How each sample finds its own reference item: not at all, by name or order, by the condition that it was sampled from, by
-the scene and the view that it shows, or as the image that a model encoded."""
+the scene and the view that it shows, as the item that a model encoded, or, of a mesh, that there is none."""
 OF_ENCODED: frozenset[MatchedBy] = frozenset(("view", "reconstruction"))
 """Of items of the reference that a model encodes by one call: no sample is drawn for them."""
 

@@ -14,6 +14,7 @@ DISTANCES = {
     "inrflow": ("cd", *EXACT, "emd-lion"),
     "lion-global": ("cd", *EXACT, "emd-lion"),
     "pointflow": ("cd", *EXACT, "emd-pointflow"),
+    "ddmi": ("cd",),
 }
 """The distances of each normalization: the EMD of its paper, and the exact ones."""
 FACTORS = {"cd": 3, "emd-exact": 2, "emd-exact-squared": 2, "emd-lion": 2, "emd-pointflow": 2}

@@ -360,6 +360,11 @@ def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, own
         UsageError: the metric needs paired references, or more samples or reference items.
     """
     matched_by = metric.inputs.matched_by
+    if matched_by == "mesh":
+        raise UsageError(
+            f"[eval] `{metric.full}` is of meshes, which are not drawn while a model trains",
+            hint="take it out of `metrics`, and compute it by `inrflow eval`",
+        )
     if matched_by and matched_by not in own_reference:
         raise UsageError(
             f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",

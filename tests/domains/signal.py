@@ -52,6 +52,7 @@ class Domain(DecodedAtOwnPairs):
     DEFAULT_METRICS = ()
     METRICS_OF_SEVERAL = ()
     VIEW_DOMAIN = None
+    CLOUD_DOMAIN = None
     REQUIRED_CONDITIONS = ()
     MAKES_STRUCTURES = False
     GALLERY = IMAGE_GALLERY

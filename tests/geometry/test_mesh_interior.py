@@ -86,3 +86,14 @@ def test_vertices_that_each_face_repeats_are_merged_and_empty_faces_dropped() ->
     whole = mesh_interior.merged(Mesh(soup.vertices, np.concatenate([soup.faces, [[0, 0, 1]]])))
     assert (len(whole.vertices), len(whole.faces)) == (8, 12)
     assert mesh_interior.count_open_edges(whole) == (0, 18)
+
+
+def test_pieces_are_counted_by_shared_vertices():
+    boxes = [
+        trimesh.creation.box((1, 1, 1), trimesh.transformations.translation_matrix([3 * n, 0, 0])) for n in range(3)
+    ]
+    faces = np.concatenate([np.asarray(box.faces) + 8 * number for number, box in enumerate(boxes)])
+    vertices = np.concatenate([np.asarray(box.vertices) for box in boxes])
+    assert mesh_interior.num_components(Mesh(vertices, faces)) == 3
+    assert mesh_interior.num_components(Mesh(vertices, faces[:12])) == 1
+    assert mesh_interior.num_components(Mesh(np.empty((0, 3)), np.empty((0, 3), np.int64))) == 0

@@ -131,3 +131,19 @@ def test_a_cloud_without_extent_is_put_at_0():
 def test_colors_are_left_out():
     inputs = [np.concatenate([cloud, np.ones((50, 3), np.float32)], 1) for cloud in shapes.clouds(2, 50)]
     np.testing.assert_array_equal(point_clouds.stack_checked(inputs, what="samples"), shapes.clouds(2, 50))
+
+
+def test_the_sphere_of_ddmi_is_around_the_center_of_the_box_and_reaches_the_farthest_point():
+    cloud = np.array([[[0, 0, 0], [4, 0, 0], [0, 2, 0], [1, 1, 1.0]]])
+    (made,) = point_clouds.normalize(cloud * 7 + [1, 2, 3], "ddmi", None)
+    np.testing.assert_allclose(made.min(0) + made.max(0), 0, atol=1e-12)
+    assert np.linalg.norm(made, axis=1).max() == pytest.approx(1)
+    np.testing.assert_allclose(made * np.sqrt(2**2 + 1 + 0.25), cloud[0] - [2, 1, 0.5], atol=1e-12)
+    assert not point_clouds.normalize(np.full((1, 5, 3), 2.0), "ddmi", None).any()
+
+
+def test_a_sample_without_a_surface_is_a_point_where_that_is_allowed():
+    clouds = [np.zeros((4, 3)), np.eye(4)[:, :3]]
+    assert point_clouds.stack_checked(clouds, what="samples", may_be_empty=True).shape == (2, 4, 3)
+    with pytest.raises(IntegrityError, match="has all its 4 points in one place"):
+        point_clouds.stack_checked(clouds, what="samples")

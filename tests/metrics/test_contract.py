@@ -21,6 +21,7 @@ from inrflow_core.metrics._image_pairs import ImagePairSpec
 from inrflow_core.metrics._inputs import FeatureSpec, InputSpec
 from inrflow_core.metrics._matched_inputs import MatchedFeatureSpec
 from inrflow_core.metrics._protein_inputs import StructureSpec
+from inrflow_core.metrics._shape_inputs import MESH_FACTS, SHAPE_MEASURES, MeshSpec, ShapeSpec
 from inrflow_core.metrics._view_inputs import MEASURES, ViewSpec
 from inrflow_core.proteins import residue_alignment
 
@@ -68,6 +69,10 @@ def checks_of(spec: InputSpec, domain: str) -> Iterator[bool]:
             yield alignment in residue_alignment.ALIGNMENT_MODES and domain == "protein"
         case ViewSpec(measure):
             yield measure in MEASURES and domain == "radiance"
+        case ShapeSpec(measure):
+            yield measure in SHAPE_MEASURES and domain == "shape"
+        case MeshSpec(measure):
+            yield measure in MESH_FACTS and domain == "shape"
         case other:
             yield isinstance(other, ImagePairSpec) and domain == "image"
 
@@ -75,7 +80,7 @@ def checks_of(spec: InputSpec, domain: str) -> Iterator[bool]:
 @pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))
 def test_what_a_protocol_needs_is_there(name: str, protocol: str):
     metric = _contract.find(name)
-    assert metric.file.unit(protocol) in ("", "%", "dB", "10^-2", "10^-3", "10^-4", "Å", "/1000 atoms")
+    assert metric.file.unit(protocol) in ("", "%", "dB", "10^-1", "10^-2", "10^-3", "10^-4", "Å", "/1000 atoms")
     spec = metric.file.inputs(protocol)
     assert all(checks_of(spec, metric.domain))
     assert hash(spec) == hash(metric.file.inputs(protocol)) and spec.key() == metric.file.inputs(protocol).key()
