@@ -28,7 +28,8 @@ def row(name: str) -> tuple[str, ...]:
     flops /= 1e9
     first_line = (preset.folder() / f"{name}.toml").read_text(encoding="utf-8").partition("\n")[0]
     what = first_line.removeprefix("# ").removesuffix(".")
-    parameters = f"{count / 1e6:.3g}M"
+    millions = count / 1e6
+    parameters = f"{millions:,.0f}M" if millions >= 1000 else f"{millions:.3g}M"
     return (
         f"`{name}`",
         what,

@@ -1,0 +1,115 @@
+"""Presets of latent diffusion: the release's parameters and settings, and leaner ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from inrflow_core import models
+from inrflow_core.config.preset import load, names
+from inrflow_core.methods._contract import StepState
+
+AFHQ, CELEBA = (57_201_088, 519_220_416), (69_598_144, 1_014_986_816)
+PARAMETERS = {
+    "afhq256-cat-ddmi": AFHQ,
+    "afhq256-dog-ddmi": AFHQ,
+    "celebahq256-ddmi": CELEBA,
+    "church256-ddmi": CELEBA,
+    "cifar10-ddmi": AFHQ,
+}
+"""Of the autoencoder and of the denoiser, as counted in the release for the networks of AFHQ and of CelebA-HQ."""
+READOUT = 1_880_021 - 12
+"""The release's without the weights of the noise in twelve layers (tests/networks/test_modulated_readout.py)."""
+MIXING = 64
+"""A logit for each channel of the latents, which the count of the denoiser leaves out."""
+EPOCHS = {
+    "afhq256-cat-ddmi": (5065, 80, 80),
+    "afhq256-dog-ddmi": (4678, 80, 80),
+    "celebahq256-ddmi": (30_000, 200, 100),
+}
+"""Images, and the batches of both stages: devices (4) x images x accumulated batches."""
+SMALL = [
+    *("network.autoencoder.width=16", "network.autoencoder.latent_channels=4", "network.denoiser.width=16"),
+    *("network.readout.width=16", "network.denoiser.head_width=16"),
+]
+PRESETS = [name for name in names() if load(name).method.name == "latent" and load(name).domain.name == "image"]
+PAPERS = [name for name in PRESETS if not name.endswith(("-demo", "-lean"))]
+LEAN = [name for name in PRESETS if name.endswith("-lean")]
+
+
+def test_every_data_set_of_the_paper_has_a_faithful_and_a_lean_preset():
+    assert set(PAPERS) == set(PARAMETERS)
+    assert {f"{name}-lean" for name in PAPERS} == set(LEAN)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_parameters_are_those_of_the_release_to_the_unit(name: str):
+    with torch.device("meta"):
+        networks = models.build(load(name)).method.networks()
+    counts = {part: sum(weight.numel() for weight in network.parameters()) for part, network in networks.items()}
+    autoencoder, denoiser = PARAMETERS[name]
+    assert counts == {"autoencoder": autoencoder, "readout": READOUT, "denoiser": denoiser + MIXING}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_objective_and_the_sampling_are_the_papers(name: str):
+    preset = load(name)
+    method, sampler = preset.method.config, preset.sampler
+    assert (method.path, method.time, method.standardize) == ("scaled-linear", "steps", False)
+    assert sampler is not None and (sampler.name, sampler.config.steps) == ("ddim", 50)
+    with torch.device("meta"):
+        latents = models.build(preset).method.autoencoder.latent_spec
+    values = 3 * preset.domain.config.resolution**2
+    assert method.kl == pytest.approx(0.5 * latents.num_queries * latents.value_size / values, rel=1e-3)
+    diffusion, autoencoder = (preset.training.config.for_stage(stage) for stage in ("diffusion", "autoencoder"))
+    assert (diffusion.schedule, diffusion.warmup, diffusion.weight_decay) == ("constant", 0, 0.0)
+    assert diffusion.ema == (0.99999,) and pytest.approx(0.9999, rel=1e-6) == 0.99999**10
+    assert (autoencoder.schedule, autoencoder.betas, autoencoder.weight_decay) == ("cosine", (0.9, 0.99), 0.01)
+    assert autoencoder.final_rate * autoencoder.learning_rate == pytest.approx(1e-6)
+    for stage in (diffusion, autoencoder):
+        assert (stage.optimizer, stage.learning_rate, stage.clip) == ("adamw", 1e-4, None)
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+def test_steps_are_the_releases_epochs(name: str):
+    """200 epochs of the autoencoder with 5 of warm-up, 1500 of the denoiser; a step more or less than a whole one."""
+    images, first, second = EPOCHS[name]
+    settings = load(name).training.config
+    autoencoder, diffusion = settings.for_stage("autoencoder"), settings.for_stage("diffusion")
+    assert (autoencoder.batch, diffusion.batch) == (first, second)
+    assert autoencoder.steps == math.floor(200 * images / first)
+    assert diffusion.steps == pytest.approx(1500 * images / second, abs=1)
+    assert autoencoder.warmup == pytest.approx(5 * images / first, abs=1)
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_a_lean_preset_has_small_latents_and_a_tenth_of_the_weights(name: str):
+    preset = load(name)
+    with torch.device("meta"):
+        method = models.build(preset).method
+        paper = models.build(load(name.removesuffix("-lean"))).method
+    is_small = preset.domain.config.resolution == 32
+    spec = method.autoencoder.latent_spec
+    assert (spec.value_size, spec.layout.shape) == (16, (16, 16) if is_small else (32, 32))
+    counts = [sum(weight.numel() for weight in each.denoiser.parameters()) for each in (method, paper)]
+    assert counts[0] == (42_878_736 if is_small else 89_565_584)
+    assert counts[0] < counts[1] / 5
+    assert preset.method.config.path == "trigonometric"
+    assert preset.data == load(name.removesuffix("-lean")).data
+
+
+@pytest.mark.parametrize("name", PAPERS + LEAN)
+def test_every_preset_builds_and_has_a_loss_in_each_stage(name: str):
+    torch.manual_seed(0)
+    model = models.build(load(name, ["domain.resolution=64", *SMALL]))
+    batch = model.domain.train_batch(replace(model.domain.dummy_batch(2), seeds=torch.tensor([3, 4])))
+    first = model.method.loss(batch, StepState("autoencoder", 8, 9))
+    spec = model.method.autoencoder.latent_spec
+    mean = torch.randn(2, spec.num_queries, spec.value_size)
+    stored = replace(batch, context=batch.context.with_values(torch.cat([mean, torch.full_like(mean, 1e-9)], -1)))
+    second = model.method.loss(stored, StepState("diffusion", 8, 9))
+    for loss in (first, second):
+        assert loss.shape == (2,) and loss.isfinite().all() and (loss > 0).all()
