@@ -69,6 +69,8 @@ def build_field_readout(config: Config, spec: SetSpec, field_widths: Sequence[in
 class ModulatedReadout(nn.Module):
     """Functions of a coordinate and a scale, one for each set of fields."""
 
+    PARTS = dict.fromkeys(("scale", "style", "blocks", "extra", "out", "bias"), "readout")
+
     def __init__(self, config: Config, spec: SetSpec, field_widths: Sequence[int]) -> None:
         super().__init__()
         assert isinstance(spec.layout, Grid)
