@@ -143,7 +143,7 @@ def _stages(job: TrainJob, world: World, precision: str, sizes: np.ndarray | Non
     from inrflow_core.training.loader import split_batch
 
     plans = []
-    for stage in job.preset.method.module.STAGES:
+    for stage in job.preset.stages:
         preset = stages.preset_of(job.preset, stage.name)
         settings = preset.training.config
         micro = len(split_batch(batch=settings.batch, rank=world.rank, size=world.size, micro=settings.micro_batch)[0])

@@ -101,6 +101,11 @@ class Preset:
         (part,) = self.networks.values()
         return part
 
+    @property
+    def stages(self) -> tuple[Any, ...]:
+        """The stages of the method with the settings of [method]."""
+        return _stages(self.method)
+
     def with_network_settings(self, **changes: Any) -> Preset:
         """The preset with changed settings, in each network that has all of these settings."""
         networks = {
@@ -236,8 +241,14 @@ def _settings_of(table: str, config: type[Any], tables: dict[str, Any], method: 
     """The settings of a table that names no part; `[training]` contains a table for each stage of the method."""
     values = _table(tables, table)
     if table == "training":
-        return Table(training.parse(values, {stage.name: list(stage.optimizers) for stage in method.module.STAGES}))
+        return Table(training.parse(values, {stage.name: list(stage.optimizers) for stage in _stages(method)}))
     return Table(settings(config, values, table))
+
+
+def _stages(method: Part) -> tuple[Any, ...]:
+    """The stages of a method, which may depend on its settings."""
+    find = getattr(method.module, "stages", None)
+    return method.module.STAGES if find is None else find(method.config)
 
 
 def _part(table: str, values: dict[str, Any]) -> Part:

@@ -46,7 +46,7 @@ class StepState:
 class Method(Protocol):
     """A module that learns sets in stages. Inherit from it to get the optional members."""
 
-    STAGES: ClassVar[tuple[Stage, ...]]
+    STAGES: tuple[Stage, ...]
     """The stages in order, the same as its file's."""
     CAN_SHARD_WEIGHTS: ClassVar[bool] = True
     """False where the loss needs whole weights inside its gradient: ZeRO stage 3 is then refused."""
@@ -100,6 +100,7 @@ class Method(Protocol):
 class MethodPart(Protocol):
     """A method's module.
 
+    A method whose stages depend on its settings has `stages(config)` beside `STAGES`, which are those of the defaults.
     `ENCODES = True` says that `invert` encodes sets by one call of a network: `eval` then measures reconstructions.
     """
 

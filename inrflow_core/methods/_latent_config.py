@@ -31,6 +31,15 @@ class Config:
     """Weight of the divergence of a latent from the standard normal distribution."""
     kl_ramp: float = 0.9
     """Share of the stage `autoencoder` in which that weight grows linearly from 0; 0: it is constant."""
+    adversarial: float = 0.0
+    """Weight of a discriminator of patches in the autoencoder's loss, times the ratio of both gradients in the read-out's last
+    layer; 0: there is none. Its optimizer is `[training.autoencoder.discriminator]`."""
+    adversarial_start: int = 0
+    """Step of the stage `autoencoder` from which the discriminator learns and counts."""
+    discriminator_width: int = 64
+    """Channels of the discriminator's first layer."""
+    discriminator_depth: int = 3
+    """Layers of the discriminator that halve the resolution."""
     num_queries: int | None = None
     """Pairs that the autoencoder decodes per set in training, drawn at random for each set; None decodes all."""
     path: Literal["linear", "trigonometric", "scaled-linear"] = "trigonometric"
@@ -57,6 +66,13 @@ class Config:
             raise ValueError(f"`kl` is {self.kl}: 0 or more")
         if not 0 <= self.kl_ramp <= 1:
             raise ValueError(f"`kl_ramp` is {self.kl_ramp}: from 0 to 1")
+        for name in ("discriminator_width", "discriminator_depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: at least 1")
+        if not 0 <= self.adversarial < math.inf or self.adversarial_start < 0:
+            raise ValueError("`adversarial` and `adversarial_start` must be 0 or more")
+        if self.adversarial and self.num_queries is not None:
+            raise ValueError("`num_queries` is set, and `adversarial` needs whole images: leave one of them out")
         if self.num_queries is not None and self.num_queries < 1:
             raise ValueError(f"`num_queries` is {self.num_queries}: at least 1, or leave it out to decode all")
         if self.time == "steps" and self.path != "scaled-linear":
@@ -64,6 +80,10 @@ class Config:
         if self.time_std <= 0 or self.time_shift <= 0:
             raise ValueError("`time_std` and `time_shift` must be above 0")
         check_guidance(self.guidance, self.guidance_interval)
+
+    def is_adversarial(self, step: int) -> bool:
+        """Whether the discriminator learns and counts at a step of the stage `autoencoder`."""
+        return self.adversarial > 0 and step >= self.adversarial_start
 
     def kl_at(self, step: int, num_steps: int) -> float:
         """The weight of the divergence at a step of the stage `autoencoder`."""

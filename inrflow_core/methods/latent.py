@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
+from inrflow_core.layers.patch_discriminator import PatchDiscriminator
 from inrflow_core.methods._autoencoder_loss import Latents, error_of_values, total, training_pairs
 from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.methods._flow_sampling import SamplingOptions
+from inrflow_core.methods._image_losses import adaptive_weight, hinge_loss, logits
 from inrflow_core.methods._latent_config import Config, SamplingConfig, sampling_options
 from inrflow_core.methods._latent_denoiser import ConditionedDenoiser
 from inrflow_core.methods._latent_field import LatentField, load_field
@@ -33,6 +35,7 @@ STAGES = (
     Stage("autoencoder", {"main": ("autoencoder", "readout")}),
     Stage("diffusion", {"main": ("denoiser",)}, reads=LATENTS),
 )
+DISCRIMINATOR = "discriminator"
 NETWORKS = ("autoencoder", "readout", "denoiser")
 USES_SAMPLER = True
 ENCODES = True
@@ -48,7 +51,16 @@ __all__ = [
     "build",
     "load_field",
     "sampling_options",
+    "stages",
 ]
+
+
+def stages(config: Config) -> tuple[Stage, ...]:
+    """The stages with these settings: with an adversary the first one has a second optimizer."""
+    if not config.adversarial:
+        return STAGES
+    first, *others = STAGES
+    return (Stage(first.name, {**first.optimizers, DISCRIMINATOR: (DISCRIMINATOR,)}), *others)
 
 
 def build(preset: Preset, spec: SetSpec) -> LatentDiffusion:
@@ -84,7 +96,7 @@ def build(preset: Preset, spec: SetSpec) -> LatentDiffusion:
 class LatentDiffusion(nn.Module, Method):
     """The losses of both stages, and the fields that are drawn or encoded."""
 
-    STAGES = STAGES
+    discriminator: PatchDiscriminator
     latent_mean: Tensor
     latent_std: Tensor
 
@@ -93,9 +105,13 @@ class LatentDiffusion(nn.Module, Method):
     ) -> None:
         super().__init__()
         self.config, self.shape = config, spec
+        self.STAGES: tuple[Stage, ...] = stages(config)
         self.autoencoder: Any = autoencoder
         self.readout: Any = readout
         self.denoiser = denoiser
+        if config.adversarial:
+            width, depth = config.discriminator_width, config.discriminator_depth
+            self.discriminator = PatchDiscriminator(spec.value_size, width, depth)
         self.path = paths.PATHS[config.path]
         self.error = error_of_values(config, spec)
         channels = self.autoencoder.latent_spec.value_size
@@ -113,8 +129,9 @@ class LatentDiffusion(nn.Module, Method):
         return self.conditioner is not None and self.conditioner.dropout > 0
 
     def networks(self) -> dict[str, nn.Module]:
-        """The three networks; the conditioner belongs to the denoiser."""
-        return {name: getattr(self, name) for name in NETWORKS}
+        """The networks of presets, and the discriminator if there is one; the conditioner belongs to the denoiser."""
+        names = (*NETWORKS, DISCRIMINATOR) if self.config.adversarial else NETWORKS
+        return {name: getattr(self, name) for name in names}
 
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, " B"]:
         """The loss of each set.
@@ -124,8 +141,10 @@ class LatentDiffusion(nn.Module, Method):
         error of the velocity, or on the path `scaled-linear` of the noise, of latents drawn from their Gaussians. Everything
         random is keyed by the seeds of the sets.
         """
+        if optimizer == DISCRIMINATOR:
+            return self._discriminator_loss(batch, state)
         if state.stage == "autoencoder":
-            return self._autoencoder_loss(batch, self.config.kl_at(state.step, state.num_steps))
+            return self._autoencoder_loss(batch, state)
         return self._diffusion_loss(batch.context)
 
     def precompute(self, name: str, sets: CoordValueSet) -> Float[Tensor, "B K E"]:
@@ -180,13 +199,32 @@ class LatentDiffusion(nn.Module, Method):
             progress(1, 1)
         return field
 
-    def _autoencoder_loss(self, batch: TrainBatch, kl: float) -> Float[Tensor, " B"]:
+    def _autoencoder_loss(self, batch: TrainBatch, state: StepState) -> Float[Tensor, " B"]:
+        queries, values = training_pairs(self.config, batch.queries)
+        made, latents = self._decode(batch, queries)
+        error = self.error(made, values).mean((1, 2))
+        if self.config.is_adversarial(state.step) and torch.is_grad_enabled():
+            score = -logits(self.discriminator, self.shape, queries, made).mean((1, 2))
+            ratio = adaptive_weight(error.mean(), score.mean(), self.readout.last_weight)
+            error = error + self.config.adversarial * ratio * score
+        kl = self.config.kl_at(state.step, state.num_steps)
+        return total(self.config, error, latents, kl, values[0].numel())
+
+    def _discriminator_loss(self, batch: TrainBatch, state: StepState) -> Float[Tensor, " B"]:
+        if not self.config.is_adversarial(state.step):  # 0, in a graph of the weights
+            sums = torch.stack([weight.sum() for weight in self.discriminator.parameters()])
+            return (0 * sums.sum()).expand(len(batch))
+        queries, values = training_pairs(self.config, batch.queries)
+        with torch.no_grad():
+            made, _ = self._decode(batch, queries)
+        return hinge_loss(*(logits(self.discriminator, self.shape, queries, each) for each in (values, made)))
+
+    def _decode(self, batch: TrainBatch, queries: Queries) -> tuple[Float[Tensor, "B M C"], Latents]:
+        """The values that are decoded at the queries from latents drawn for the context, and their Gaussians."""
         latents = Latents(*self.autoencoder.encode(batch.context.values))
         drawn = latents.mean + latents.std * self._latent_noise(batch.context.seeds)
-        queries, values = training_pairs(self.config, batch.queries)
-        made = self.readout.query(self.autoencoder.decode(drawn), queries, seeds=batch.queries.seeds).float()
-        error = self.error(made, values).mean((1, 2))
-        return total(self.config, error, latents, kl, values[0].numel())
+        fields = self.autoencoder.decode(drawn)
+        return self.readout.query(fields, queries, seeds=batch.queries.seeds).float(), latents
 
     def _diffusion_loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
         mean, std = sets.values.chunk(2, -1)

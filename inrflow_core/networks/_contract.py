@@ -274,6 +274,11 @@ class FieldReadout(Protocol):
 
     config: Any
 
+    @property
+    def last_weight(self) -> Tensor:
+        """The weights of its last layer, in which the gradients of losses are compared."""
+        ...
+
     def query(
         self, state: ReadoutState, queries: Queries, *, seeds: Int64[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B M C"]:

@@ -76,6 +76,11 @@ class BasisReadout(nn.Module):
         self.coordinate = nn.Linear(spec.coordinate_size, config.width) if config.reads_coordinate else None
         self.out = nn.Linear(config.width, spec.value_size)
 
+    @property
+    def last_weight(self) -> Tensor:
+        """The weights of the linear layer that makes the values."""
+        return self.out.weight
+
     def query(
         self, state: ReadoutState, queries: Queries, *, seeds: Int64[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B M C"]:

@@ -158,7 +158,7 @@ class Planner:
         With `has_equal_sizes = False` the sets of a batch differ in size, and the preset's are the largest.
         """
         self.preset, self.world, self.precision = preset, world, precision
-        self._stage: Stage = preset.method.module.STAGES[0] if stage is None else stage
+        self._stage: Stage = preset.stages[0] if stage is None else stage
         self._allowance = ALLOWANCE if world.device.type == "cuda" else 0 if has_equal_sizes else UNEQUAL_ALLOWANCE
         self._models: dict[bool, models.Model] = {}
         self._traces = {} if traces is None else traces

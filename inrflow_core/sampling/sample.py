@@ -70,7 +70,7 @@ def note_on_average(
     if not isinstance(decay, float) or not isinstance(left, int):
         return None
     settings = preset.training.config
-    for stage in preset.method.module.STAGES:
+    for stage in preset.stages:
         settings = preset.training.config.for_stage(stage.name)
         if left <= settings.steps:
             break

@@ -117,7 +117,7 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
         "condition": CONDITION_ASIDE,
         "network": NETWORK_ASIDE,
     }
-    names = [stage.name for stage in now.method.module.STAGES]
+    names = [stage.name for stage in now.stages]
     last = "training" if len(names) == 1 else f"training.{names[-1]}"
     differing = []
     for table in sorted({*before, *after} - {"eval"}):
@@ -133,7 +133,7 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
 
 def _resolved(preset: Preset) -> dict[str, dict[str, Any]]:
     """The tables of a preset; for a method of several stages, [training] is the settings of each stage and optimizer."""
-    tables, stages = preset.table(), preset.method.module.STAGES
+    tables, stages = preset.table(), preset.stages
     if len(stages) > 1:
         config = preset.training.config
         tables["training"] = {

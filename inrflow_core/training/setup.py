@@ -133,10 +133,7 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     precision = device.choose_precision(
         settings.precision, world.device, recorded, has_equal_sizes=loader.domain.shape.has_equal_sizes
     )
-    parts = [
-        _check_stage(preset, number, stage, world, precision, sizes)
-        for number, stage in enumerate(preset.method.module.STAGES)
-    ]
+    parts = [_check_stage(preset, number, stage, world, precision, sizes) for number, stage in enumerate(preset.stages)]
     is_fresh = existing is None or existing.step is None
     initial = run.resolve_weights(job.init_from) if job.init_from is not None and is_fresh else None
     evaluated = periodic_eval.prepare(preset, loader.shards, job.out, str(world.device))

@@ -1,0 +1,63 @@
+"""Losses of the autoencoder that need whole images: of an adversary, and of perception.
+
+Source: latent diffusion (Rombach et al. 2022, arXiv:2112.10752) and VQGAN (Esser et al. 2021, arXiv:2012.09841): the hinge loss of a
+patch discriminator, weighted by a ratio of gradients. DDMI's release has neither ratio, so that its adversary counts for nothing
+beside a sum of errors (docs/ddmi.md).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from inrflow_core.errors import UsageError
+from inrflow_core.sets import Grid, Queries, SetSpec
+
+MOST_WEIGHT, SMALL = 1e4, 1e-4
+"""The largest ratio of gradients, and what is added to its denominator."""
+
+
+def as_images(queries: Queries, values: Float[Tensor, "B M C"], least_side: int) -> Float[Tensor, "B C R R"]:
+    """Values at the pixels of square images, listed row by row, as these images.
+
+    Raises:
+        UsageError: the queries are no square grid, or it is smaller than `least_side`.
+    """
+    side = math.isqrt(len(queries))
+    if queries.cell_sizes is None or side * side != len(queries):
+        raise UsageError(
+            f"`perceptual` and `adversarial` of [method] compare images, and {len(queries):,} queries of these sets are none",
+            hint="leave both out",
+        )
+    if side < least_side:
+        raise UsageError(
+            f"`perceptual` and `adversarial` of [method] need images of {least_side} pixels along a side, and these have {side}",
+            hint="leave them out, take a lower `discriminator_depth`, or larger crops by a higher lowest scale in `domain.scales`",
+        )
+    return values.mT.unflatten(2, (side, side))
+
+
+def logits(
+    discriminator: Any, spec: SetSpec, queries: Queries, values: Float[Tensor, "B M C"]
+) -> Float[Tensor, "B h w"]:
+    """The patches' logits of each image; beside the colors the discriminator sees the logarithm of the cell size in units of the
+    training grid's."""
+    images = as_images(queries, values, discriminator.least_side)
+    assert isinstance(spec.layout, Grid) and queries.cell_sizes is not None
+    return discriminator(images, (queries.cell_sizes * (min(spec.layout.shape) / 2)).log()).float()
+
+
+def hinge_loss(real: Float[Tensor, "B h w"], made: Float[Tensor, "B h w"]) -> Float[Tensor, " B"]:
+    """The discriminator's loss of each image, from the logits of real and of decoded patches."""
+    return (functional.relu(1 - real) + functional.relu(1 + made)).mean((1, 2)) / 2
+
+
+def adaptive_weight(error: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Tensor) -> Float[Tensor, ""]:
+    """The weight at which both losses have gradients of one length in the weights `last` (VQGAN, equation 7); a constant."""
+    of_error, of_adversary = (torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (error, adversarial))
+    return (of_error.norm() / (of_adversary.norm() + SMALL)).clamp(0, MOST_WEIGHT).detach()
