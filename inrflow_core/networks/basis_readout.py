@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int64
@@ -91,7 +92,7 @@ class BasisReadout(nn.Module):
             queries: with `reads_cell_size` those of the training grid's cell size unless they have one.
         """
         assert queries.coordinates is not None
-        read = [sum(self.planes.interpolate(field, queries.coordinates)) for field in state]
+        read = [reduce(torch.add, self.planes.interpolate(field, queries.coordinates)) for field in state]
         if self.config.reads_cell_size:
             read = [torch.cat([features, self._cell_size(queries, features)], -1) for features in read]
         if not self.config.coarse_to_fine:
