@@ -86,6 +86,11 @@ class ModulatedReadout(nn.Module):
         self.out = ModulatedLinear(width, spec.value_size, width, demodulates=False)
         self.bias = nn.Parameter(torch.zeros(spec.value_size))
 
+    @property
+    def last_weight(self) -> Tensor:
+        """The weights of the layer that makes the values, before modulation."""
+        return self.out.weight.weight
+
     def query(
         self, state: ReadoutState, queries: Queries, *, seeds: Int64[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B M C"]:
