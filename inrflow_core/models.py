@@ -211,15 +211,19 @@ def check_sizes(build: Callable[[], torch.nn.Module], shapes: Mapping[str, Seque
             raise ValueError(f"its tensor `{name}` has the shape {has}, and its preset says {says}")
 
 
-def load_weights(method: torch.nn.Module, path: Path) -> None:
-    """Copy the tensors of a weights file into a model, one at a time.
+def load_weights(method: torch.nn.Module, path: Path, only: Collection[str] | None = None) -> None:
+    """Copy the tensors of a weights file into a model, one at a time; with `only` those of these names, which it needs.
 
     Raises:
         IntegrityError: the file's tensors have other names or shapes than the model's.
     """
     own = method.state_dict()
+    if only is not None:
+        own = {name: own[name] for name in only}
     with safetensors_file.open_tensors(path) as file:
         stored = set(file.keys())
+        if only is not None:
+            stored &= set(only)
         for name in sorted(stored ^ set(own)):
             side = "lacks" if name in own else "has"
             raise IntegrityError(

@@ -47,7 +47,7 @@ class Config:
     """How a model is trained."""
 
     steps: int
-    """Optimizer steps of each stage."""
+    """Optimizer steps of each stage; a stage before the last can have 0, and begins and ends with the weights of `--init-from`."""
     batch: int
     """Sets per step, over all processes."""
     micro_batch: int | None = None
@@ -109,8 +109,8 @@ class Config:
     """Overrides in `[training.STAGE]`, by stage; inside each, those in `[training.STAGE.OPTIMIZER]`, by optimizer."""
 
     def __post_init__(self) -> None:
+        _at_least("steps", self.steps, 0)
         for name in (
-            "steps",
             "batch",
             "micro_batch",
             "keep",
@@ -209,7 +209,13 @@ def parse(values: Mapping[str, Any], stages: Mapping[str, Iterable[str]]) -> Con
             if name not in optimizers:
                 raise UsageError(f"[{address}] is not an optimizer of the stage", hint=did_you_mean(name, optimizers))
             overrides[stage][name] = _overrides(plain | own, more, address, OPTIMIZER_SETTINGS)
-    return replace(config, stages=overrides)
+    config = replace(config, stages=overrides)
+    if config.for_stage(last := list(stages)[-1]).steps < 1:
+        table = f"[training.{last}]" if "steps" in overrides.get(last, {}) else "[training]"
+        raise UsageError(
+            f"{table} `steps` is 0: it must be at least 1", hint="fix the preset, or override with `--set`"
+        )
+    return config
 
 
 def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

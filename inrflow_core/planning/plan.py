@@ -265,7 +265,8 @@ class Planner:
     @property
     def _passes(self) -> list[Pass]:
         """The step of each optimizer of the stage."""
-        return [Pass(self._stage, name, self.preset.training.config.steps) for name in self._stage.optimizers]
+        steps = max(1, self.preset.training.config.steps)  # a stage whose weights are those of another run has none
+        return [Pass(self._stage, name, steps) for name in self._stage.optimizers]
 
     @cached_property
     def _mode(self) -> FakeTensorMode:

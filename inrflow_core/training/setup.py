@@ -16,7 +16,7 @@ from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import SHARDS, Stage
-from inrflow_core.methods._trained_weights import mark_trainable
+from inrflow_core.methods._trained_weights import mark_trainable, weights_by_optimizer
 from inrflow_core.planning import advice, checks
 from inrflow_core.planning.plan import Plan, Planner
 from inrflow_core.runs import checkpoint_manifest, run
@@ -135,6 +135,7 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     )
     parts = [_check_stage(preset, number, stage, world, precision, sizes) for number, stage in enumerate(preset.stages)]
     is_fresh = existing is None or existing.step is None
+    _check_skipped_stages(parts, is_fresh=is_fresh, init_from=job.init_from)
     initial = run.resolve_weights(job.init_from) if job.init_from is not None and is_fresh else None
     evaluated = periodic_eval.prepare(preset, loader.shards, job.out, str(world.device))
     eval_seconds = evaluated.estimate_seconds() if evaluated is not None and world.is_main else 0.0
@@ -144,6 +145,16 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
         run_folder.check_same_data(job.out, existing, ready.data)
         run_folder.check_same_initial_weights(job.out, existing, job.init_from)
     return ready
+
+
+def _check_skipped_stages(parts: Sequence[StageJob], *, is_fresh: bool, init_from: Path | None) -> None:
+    """Raise UsageError if a stage without steps has no weights of another run to begin with."""
+    skipped = [part.stage.name for part in parts if not part.settings.steps]
+    if skipped and is_fresh and init_from is None:
+        raise UsageError(
+            f"the stage `{skipped[0]}` has 0 steps, and the stages after it need its trained weights",
+            hint=f"give a run or weights that have them, `--init-from RUN`, or set `training.{skipped[0]}.steps`",
+        )
 
 
 def _check_stage(
@@ -309,7 +320,7 @@ def _build(ready: CheckedTrainJob) -> models.Model:
         torch.manual_seed(job.preset.training.config.seed)
         model = models.build(job.preset)
     if ready.initial is not None:
-        models.load_weights(model.method, ready.initial)
+        models.load_weights(model.method, ready.initial, _weights_of_skipped_stages(ready, model.method))
         note = note_on_average(*models.read_metadata(ready.initial), NAME_RAW_WEIGHTS)
         if note is not None and ready.world.is_main:
             job.say(f"note: the initial weights: {note}")
@@ -317,6 +328,18 @@ def _build(ready: CheckedTrainJob) -> models.Model:
         for network in model.method.networks().values():
             network.compile()
     return model
+
+
+def _weights_of_skipped_stages(ready: CheckedTrainJob, method: Any) -> set[str] | None:
+    """The names of the weights that stages of 0 steps would train, of which alone others can be read; None if none has."""
+    skipped = [job.stage for job in ready.stages if not job.settings.steps]
+    if not skipped:
+        return None
+    names = {name for stage in skipped for own in weights_by_optimizer(method, stage).values() for name in own}
+    if ready.world.is_main:
+        which = ", ".join(f"`{stage.name}`" for stage in skipped)
+        ready.job.say(f"the weights of the stage {which} are those of `{ready.initial}`; the others begin at random")
+    return names
 
 
 def _read_precomputed(ready: CheckedTrainJob, method: Any, run: StageRun) -> None:

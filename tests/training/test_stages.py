@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,34 @@ def test_a_stage_learns_from_what_the_weights_of_the_one_before_made_of_each_set
     batch = trainer.loader.batch(7, range(2))
     positions, seeds = trainer.loader.order(7, range(2))
     assert torch.equal(batch.values, result[positions]) and torch.equal(batch.seeds, seeds)
+
+
+def test_a_stage_of_0_steps_takes_the_weights_of_another_run_and_the_others_begin_at_random(data, tmp_path):
+    source = train("latent", data, tmp_path / "first", until=3)
+    weights = source.model.method.state_dict()
+    notes: list[str] = []
+    skipped = staged_runs.preset("latent", seed=7, autoencoder={"steps": 0, "learning_rate": 0.02, "ema": [0.5]})
+    job = setup.TrainJob(skipped, tmp_path / "run", data=data, device="cpu", threads=1, say=notes.append)
+    with pytest.raises(UsageError, match="the stage `autoencoder` has 0 steps, and the stages after it need"):
+        setup.train(job)
+    (raw,) = (tmp_path / "first" / "checkpoints" / "00000003").glob("weights.safetensors")
+    trainer = setup.train(replace(job, init_from=raw, until=1))
+    after = trainer.model.method.state_dict()
+    for name, tensor in weights.items():
+        if name.startswith(("autoencoder.", "readout.")):
+            assert torch.equal(after[name], tensor), name
+    assert not torch.equal(after["denoiser.network.first.weight"], weights["denoiser.network.first.weight"])
+    assert any("the weights of the stage `autoencoder` are those of" in note for note in notes)
+    assert trainer.counters.stage == 1 and trainer.counters.step == 1
+    resumed = setup.train(replace(job, init_from=None))
+    assert resumed.counters.step == 3 and (tmp_path / "run" / "precomputed").is_dir()
+
+
+def test_the_last_stage_must_have_steps():
+    with pytest.raises(UsageError, match=r"\[training.diffusion\] `steps` is 0: it must be at least 1"):
+        staged_runs.preset("latent", diffusion={"steps": 0})
+    with pytest.raises(UsageError, match=r"\[training\] `steps` is 0: it must be at least 1"):
+        staged_runs.preset("latent", steps=0)
 
 
 def test_precomputed_shards_are_reused_and_a_damaged_one_is_named_and_computed_again(data, tmp_path):
