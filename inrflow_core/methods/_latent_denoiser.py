@@ -37,11 +37,21 @@ class ConditionedDenoiser(nn.Module):
         """What training compares with `target`, of noisy latents at times t."""
         if self.mixing is None:
             return self.network(latents, t, embedding)
+        return self.mixed_noise(latents, t, self.path.sigma(t.double()).to(latents.dtype), embedding)
+
+    def mixed_noise(
+        self,
+        latents: Float[Tensor, "B K E"],
+        t: Float[Tensor, " B"],
+        sigma: Float[Tensor, " B"],
+        embedding: ConditionEmbedding,
+    ) -> Float[Tensor, "B K E"]:
+        """The noise of latents at times t, where its weight is sigma; only with `mixing`."""
+        assert self.mixing is not None
         share = torch.sigmoid(self.mixing)
-        sigma = self.path.sigma(t.double()).to(latents.dtype)[:, None, None]
         # The network's steps count from 0, and the first one is at t = 1 / 1000.
         answer = self.network(latents, t - 1 / paths.SCHEDULE_STEPS, embedding)
-        return (1 - share) * sigma * latents + share * answer.float()
+        return (1 - share) * sigma[:, None, None] * latents + share * answer.float()
 
     def target(self, noise: Float[Tensor, "B K E"], velocity: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
         """What `forward` predicts, of latents whose noise and velocity are known."""

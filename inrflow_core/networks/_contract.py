@@ -273,6 +273,7 @@ class FieldReadout(Protocol):
     """A function that reads fields at each query alone; its weights are shared by all functions."""
 
     config: Any
+    """Its settings; `reads_cell_size` says whether the function reads that of the queries."""
 
     @property
     def last_weight(self) -> Tensor:

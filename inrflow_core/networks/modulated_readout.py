@@ -47,6 +47,11 @@ class Config:
             raise ValueError(f"`extra_depth` is {self.extra_depth}: 0 or more")
 
     @property
+    def reads_cell_size(self) -> bool:
+        """Whether the function reads the cell size: always, as its scale."""
+        return True
+
+    @property
     def least_weights(self) -> int:
         """A lower bound on the number of weights."""
         return (2 * LAYERS * self.extra_depth + 1) * self.width**2
@@ -103,10 +108,10 @@ class ModulatedReadout(nn.Module):
         assert queries.coordinates is not None
         scale = self._scale(queries, state[0])
         style = self.style(self.scale(scale))
-        inputs = scale[:, :, None].expand(-1, len(queries), SCALE_INPUTS)
         x = None
         for block, field in zip(self.blocks, state, strict=True):
             (features,) = self.planes.interpolate(field, queries.coordinates)
+            inputs = scale[:, :, None].expand(-1, features.shape[1], SCALE_INPUTS)
             x = block(torch.cat([features, inputs] if x is None else [x, features, inputs], -1), style)
         for block in self.extra:
             x = block(x, style)
@@ -115,7 +120,7 @@ class ModulatedReadout(nn.Module):
     def _scale(self, queries: Queries, field: Float[Tensor, "B F H W"]) -> Float[Tensor, "B 1"]:
         steps = queries.cell_sizes
         number = torch.ones((), device=field.device) if steps is None else steps / self.training_step
-        return number.to(field.dtype).view(-1, 1).expand(len(field), 1)
+        return number.to(field.dtype).view(-1, 1).expand(field.shape[0], 1)
 
 
 class ModulatedBlock(nn.Module):

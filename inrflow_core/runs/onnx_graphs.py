@@ -10,6 +10,11 @@ A consistency model has two. `hypernetwork` maps noisy values (B, N, C), data + 
 or of scenes the `origins` and `directions` of any rays (B, M, 3), to `values` (B, M, C). Data are encoded at the level `t_min`
 without noise, samples are written from t_max times noise at `t_max`: these levels are in the files' metadata. With
 `parametrization = edm` the answer is c_skip(t) x + c_out(t) values (INRCT, equation 12).
+
+Latent diffusion has two. `denoiser` maps noisy `latents` (B, K, E), cell by cell, at their times `t` (B), with `labels` (B) where the
+model has classes, to their `velocity`; on the path `scaled-linear` it also takes `sigma` (B), the weight of the noise at t, and answers
+with the `noise`. `decoder` maps latents without noise and `coordinates` (M, D) to `values` (B, M, C), with `cell_sizes` (B) where the
+read-out has them. The path is in the file's metadata.
 """
 
 from __future__ import annotations
@@ -64,10 +69,12 @@ def graphs(model: Model) -> list[Graph]:
             return [_evaluation_graph(model)]
         case ["hypernetwork", "readout"]:
             return [_hypernetwork_graph(model), _readout_graph(model)]
+        case ["autoencoder", "readout", "denoiser"]:
+            return [_denoiser_graph(model), _decoder_graph(model)]
         case names:
             raise UsageError(
-                f"the method `{model.preset.method.name}` has no ONNX form: a graph holds the network of a flow, or the "
-                f"hyper-network or read-out of a consistency model, not {', '.join(names)}",
+                f"the method `{model.preset.method.name}` has no ONNX form: a graph holds the network of a flow, the hyper-network "
+                f"or read-out of a consistency model, or the denoiser or decoder of latent diffusion, not {', '.join(names)}",
                 hint="export its weights as .safetensors",
             )
 
@@ -157,6 +164,45 @@ class RayReader(nn.Module):
         return self.readout.query(self.readout.prepare(tokens), queries)
 
 
+class LatentDenoiser(nn.Module):
+    """The denoiser of latents and its condition."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.denoiser, self.method = model.method.denoiser, model.method
+
+    def forward(
+        self,
+        latents: Float[Tensor, "B K E"],
+        t: Float[Tensor, " B"],
+        labels: Int64[Tensor, " B"] | None = None,
+        sigma: Float[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B K E"]:
+        """The velocity of noisy latents, or with `sigma` their noise."""
+        embedding = self.method.embed_condition({} if labels is None else {"label": labels})
+        if sigma is None:
+            return self.denoiser(latents, t, embedding)
+        return self.denoiser.mixed_noise(latents, t, sigma, embedding)
+
+
+class LatentDecoder(nn.Module):
+    """The decoder and the read-out, from the denoiser's latents to values at coordinates."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.method = model.method
+
+    def forward(
+        self,
+        latents: Float[Tensor, "B K E"],
+        coordinates: Float[Tensor, "M D"],
+        cell_sizes: Float[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B M C"]:
+        """The values of the functions."""
+        queries = Queries(coordinates, torch.arange(coordinates.shape[0]), cell_sizes=cell_sizes)
+        return self.method.readout.query(self.method.autoencoder.decode(self.method.unscaled(latents)), queries)
+
+
 def example(model: Model, batch: int, count: int) -> dict[str, Tensor]:
     """Inputs of an evaluation: noise as values, times and classes spread out, queries anywhere."""
     shape = model.domain.shape
@@ -209,6 +255,49 @@ def _readout_graph(model: Model) -> Graph:
     queries = dict.fromkeys(("origins", "directions"), {0: SETS, 1: QUERIES})
     axes: dict[str, dict[int, str]] = {"tokens": {0: SETS}, "coordinates": {0: QUERIES}, **queries}
     return Graph("readout", RayReader(model) if has_rays else TokenReader(model), "values", axes, inputs)
+
+
+def _denoiser_graph(model: Model) -> Graph:
+    denoiser = model.method.denoiser
+    predicts_noise = denoiser.mixing is not None
+
+    def inputs(batch: int, count: int) -> dict[str, Tensor]:
+        t = torch.linspace(0.1, 0.9, batch)
+        values = {"latents": _latents(model, batch), "t": t}
+        if model.preset.condition is not None:
+            values["labels"] = torch.arange(batch) % model.preset.condition.config.classes - 1
+        if predicts_noise:
+            values["sigma"] = denoiser.path.sigma(t.double()).float()
+        return values
+
+    axes: dict[str, dict[int, str]] = {name: {0: SETS} for name in ("latents", "t", "labels", "sigma")}
+    output = "noise" if predicts_noise else "velocity"
+    return Graph("denoiser", LatentDenoiser(model), output, axes, inputs, _path_of(model))
+
+
+def _decoder_graph(model: Model) -> Graph:
+    method = model.method
+
+    def inputs(batch: int, count: int) -> dict[str, Tensor]:
+        at = _diagonal(count, model.domain.shape.coordinate_size)
+        values = {"latents": _latents(model, batch), "coordinates": at}
+        if method.readout.config.reads_cell_size:
+            values["cell_sizes"] = torch.linspace(0.5, 1, batch) * method.readout.training_step
+        return values
+
+    axes: dict[str, dict[int, str]] = {"latents": {0: SETS}, "coordinates": {0: QUERIES}, "cell_sizes": {0: SETS}}
+    return Graph("decoder", LatentDecoder(model), "values", axes, inputs, _path_of(model))
+
+
+def _path_of(model: Model) -> dict[str, str]:
+    return {"path": model.preset.method.config.path}
+
+
+def _latents(model: Model, batch: int) -> Float[Tensor, "B K E"]:
+    """Noise for each latent."""
+    spec = model.method.autoencoder.latent_spec
+    keys = torch.arange(spec.num_queries)
+    return noise_field.normal(torch.arange(batch), keys, purpose="noise", channels=spec.value_size)
 
 
 def _noise(model: Model, batch: int) -> Float[Tensor, "B N C"]:

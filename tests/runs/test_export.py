@@ -132,6 +132,49 @@ def test_both_graphs_of_a_radiance_field_render_as_it_does(tmp_path: Path) -> No
     np.testing.assert_allclose(answers(tmp_path / "out-readout.onnx", tokens=tokens, **others), expected, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["trigonometric", "scaled-linear"])
+def test_both_graphs_of_latent_diffusion_sample_as_it_does(tmp_path: Path, path: str) -> None:
+    """One step of DDIM from noise, with the file's denoiser, then the file's decoder at other coordinates."""
+    readout = "modulated-readout" if path == "scaled-linear" else "basis-readout"
+    model = tiny.model(tiny.LATENT, method={"path": path}, network={"readout": {"name": readout}})
+    model.method.latent_mean.copy_(torch.tensor([0.3, -0.2, 0.1]))
+    model.method.latent_std.copy_(torch.tensor([0.5, 2.0, 1.0]))
+    differences = export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
+    names = [f"out-{name}.onnx" for name in ("denoiser", "decoder")]
+    assert [file.name for file in differences] == names
+    for graph, name in zip(onnx_graphs.graphs(model), names, strict=True):
+        got, expected = evaluated_by_onnx(graph, tmp_path / name, 4, 77)
+        assert np.sqrt(np.mean(expected**2)) > 0.05
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+    denoiser, decoder = (
+        onnxruntime.InferenceSession(str(tmp_path / name), providers=["CPUExecutionProvider"]) for name in names
+    )
+    assert denoiser.get_modelmeta().custom_metadata_map["path"] == path
+    options = sampling_options(model, sampler="ddim", steps=1, guidance=1.0)
+    field = sample.sample_fields(model, [5, 6], [1, 2], options)
+    start = field._noise("start", 0).numpy()  # pyright: ignore[reportAttributeAccessIssue]
+    alpha, sigma = (
+        float(number(torch.ones(1, dtype=torch.float64)))
+        for number in (model.method.path.alpha, model.method.path.sigma)
+    )
+    inputs = {"latents": start, "t": np.ones(2, np.float32), "labels": np.array([1, 2])}
+    if path == "scaled-linear":
+        (noise,) = denoiser.run(None, inputs | {"sigma": np.full(2, sigma, np.float32)})
+        data = (start - sigma * noise) / alpha
+    else:
+        (velocity,) = denoiser.run(None, inputs)
+        data = -velocity / (np.pi / 2)
+    queries = model.domain.queries((20, 28))
+    assert queries.coordinates is not None and queries.cell_sizes is not None
+    inputs = {"latents": data.astype(np.float32), "coordinates": queries.coordinates.numpy()}
+    if path == "scaled-linear":
+        inputs["cell_sizes"] = np.full(2, float(queries.cell_sizes), np.float32)
+    (values,) = decoder.run(None, inputs)
+    expected = field.query(queries).numpy()
+    np.testing.assert_allclose(values, expected, atol=2e-3 * np.abs(expected).max())
+
+
 def test_networks_of_another_kind_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.model(tiny.INR)
     monkeypatch.setattr(model.method, "networks", lambda: {"encoder": None, "denoiser": None})
