@@ -69,7 +69,7 @@ def graphs(model: Model) -> list[Graph]:
             return [_evaluation_graph(model)]
         case ["hypernetwork", "readout"]:
             return [_hypernetwork_graph(model), _readout_graph(model)]
-        case ["autoencoder", "readout", "denoiser"]:
+        case ["autoencoder", "readout", "denoiser", *_]:  # and a discriminator, which only training needs
             return [_denoiser_graph(model), _decoder_graph(model)]
         case names:
             raise UsageError(

@@ -175,6 +175,13 @@ def test_both_graphs_of_latent_diffusion_sample_as_it_does(tmp_path: Path, path:
     np.testing.assert_allclose(values, expected, atol=2e-3 * np.abs(expected).max())
 
 
+def test_a_model_that_was_trained_with_an_adversary_has_the_same_files(tmp_path: Path) -> None:
+    model = tiny.model(tiny.LATENT, method={"adversarial": 0.5})
+    assert "discriminator" in model.method.networks()
+    expected = [tmp_path / f"out-{name}.onnx" for name in ("denoiser", "decoder")]
+    assert export.output_paths(model, tmp_path / "out.onnx") == expected
+
+
 def test_networks_of_another_kind_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.model(tiny.INR)
     monkeypatch.setattr(model.method, "networks", lambda: {"encoder": None, "denoiser": None})
