@@ -208,7 +208,7 @@ class AxisExchange(nn.Module):
         read = []
         for number, axes in enumerate(self.planes.axes):
             others = [each for other, each in enumerate(profiles) if other != number]
-            rows, columns = (sum(each[axis] for each in others if axis in each) for axis in axes)
+            rows, columns = (torch.stack([each[axis] for each in others if axis in each]).sum(0) for axis in axes)
             own = planes[:, number]
             read.append(torch.cat([own, rows[..., None].expand_as(own), columns[:, :, None].expand_as(own)], 1))
         return x + self.mix(torch.stack(read, 1).flatten(0, 1))

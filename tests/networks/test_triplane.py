@@ -22,7 +22,8 @@ AXES = ("x", "y", "z")
 def config(**changes: Any) -> triplane_autoencoder.Config:
     sizes: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "depth": 1, "latent_channels": 3, "hidden_channels": 4}
     points: dict[str, Any] = {"resolution": 8, "point_width": 16, "point_depth": 2, "point_channels": 4}
-    return triplane_autoencoder.Config(**sizes | points | {"field_channels": 6} | changes)
+    values: dict[str, Any] = {**sizes, **points, "field_channels": 6, **changes}
+    return triplane_autoencoder.Config(**values)
 
 
 def autoencoder(**changes: Any) -> triplane_autoencoder.TriplaneAutoencoder:
