@@ -249,7 +249,7 @@ class Domain:
             return Surface(_resolution(resolution), _probability(level), "probability")
         if form in self.MESH_FORMATS and form not in self.FORMATS:
             raise UsageError(
-                f"a `{suffix}` file holds a mesh, which `--points` does not apply to",
+                f"a `{suffix}` file holds a mesh, and `--points` and `--scale` set a number of surface points",
                 hint="write a .ply or an .npz of surface points, or set the grid of the mesh with `--resolution`",
             )
         for option, number in (("--resolution", resolution), ("--level", level)):

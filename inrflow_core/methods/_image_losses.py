@@ -1,4 +1,4 @@
-"""Losses of the autoencoder that need whole images: of an adversary, and of perception.
+"""The loss of an adversary of the autoencoder, which needs whole images.
 
 Source: latent diffusion (Rombach et al. 2022, arXiv:2112.10752) and VQGAN (Esser et al. 2021, arXiv:2012.09841): the hinge loss of a
 patch discriminator, weighted by a ratio of gradients. DDMI's release has neither ratio, so that its adversary counts for nothing
@@ -31,13 +31,13 @@ def as_images(queries: Queries, values: Float[Tensor, "B M C"], least_side: int)
     side = math.isqrt(len(queries))
     if queries.cell_sizes is None or side * side != len(queries):
         raise UsageError(
-            f"`perceptual` and `adversarial` of [method] compare images, and {len(queries):,} queries of these sets are none",
-            hint="leave both out",
+            f"`adversarial` of [method] compares images, and {len(queries):,} queries of these sets are none",
+            hint="leave it out",
         )
     if side < least_side:
         raise UsageError(
-            f"`perceptual` and `adversarial` of [method] need images of {least_side} pixels along a side, and these have {side}",
-            hint="leave them out, take a lower `discriminator_depth`, or larger crops by a higher lowest scale in `domain.scales`",
+            f"`adversarial` of [method] needs images of {least_side} pixels along a side, and these have {side}",
+            hint="leave it out, take a lower `discriminator_depth`, or larger crops by a higher lowest scale in `domain.scales`",
         )
     return values.mT.unflatten(2, (side, side))
 

@@ -16,6 +16,9 @@ from inrflow_core.errors import UsageError
 from inrflow_core.methods._flow_sampling import SamplingOptions, acting_guidance, check_guidance
 from inrflow_core.models import Model
 
+ADVERSARY = ("adversarial_start", "discriminator_width", "discriminator_depth")
+"""Settings that act with an adversary alone."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -71,6 +74,10 @@ class Config:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: at least 1")
         if not 0 <= self.adversarial < math.inf or self.adversarial_start < 0:
             raise ValueError("`adversarial` and `adversarial_start` must be 0 or more")
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        idle = [name for name in ADVERSARY if not self.adversarial and getattr(self, name) != usual[name]]
+        if idle:
+            raise ValueError(f"`{idle[0]}` is set, and `adversarial` is 0: set both or neither")
         if self.adversarial and self.num_queries is not None:
             raise ValueError("`num_queries` is set, and `adversarial` needs whole images: leave one of them out")
         if self.num_queries is not None and self.num_queries < 1:

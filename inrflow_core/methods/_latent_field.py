@@ -53,13 +53,15 @@ class LatentField:
 
     @torch.no_grad()
     def values_at(self, index: int, coordinates: Float[Tensor, "P D"]) -> Float[Tensor, "P C"]:
-        """The values of one function at coordinates in [-1, 1], in the network's scale."""
+        """The values of one function at coordinates in [-1, 1], in the network's scale.
+
+        In single precision, whatever that of the sampling is: surfaces and their normals need differences of close values.
+        """
         self._draw(None)
         assert self.state is not None
         state = tuple(field[index : index + 1] for field in self.state)
         at = Queries(coordinates.to(self.seeds.device), torch.arange(len(coordinates), device=self.seeds.device))
-        with self._precision():
-            return self.model.readout.query(state, at)[0].float()
+        return self.model.readout.query(state, at)[0].float()
 
     @torch.no_grad()
     def cache_context(self, progress: Progress | None = None) -> LatentField:

@@ -174,6 +174,12 @@ class Consistency(nn.Module, Method):
         noise = noise_field.normal(
             sets.seeds, sets.queries.noise_keys.long(), purpose="noise", channels=sets.values.shape[-1]
         )
+        steps = batch.queries.queries.cell_sizes
+        if steps is not None and steps.ndim and (c.coordinate_jitter or not c.is_clean):
+            raise UsageError(
+                "[domain] `scales` gives every image a grid of its own, and `coordinate_jitter` and `edm` are of one grid",
+                hint='leave `scales` out, or set `coordinate_jitter = 0` and `parametrization = "clean"`',
+            )
         query_noise = noise if batch.is_shared else None
         decoded = batch.queries
         queries, y = decoded.queries, decoded.values

@@ -29,16 +29,7 @@ from inrflow_core.methods._training_queries import Noisy, choose_queries
 from inrflow_core.methods._velocity_model import VelocityModel
 from inrflow_core.numerics import keyed_random, noise_field, paths
 from inrflow_core.runtime.progress import Progress
-from inrflow_core.sets import (
-    Condition,
-    ConditionEmbedding,
-    ConditionSpec,
-    CoordValueSet,
-    Grid,
-    Queries,
-    SetSpec,
-    TrainBatch,
-)
+from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet, Queries, SetSpec, TrainBatch
 
 STAGES = (Stage("train"),)
 NETWORKS = ("network",)
@@ -144,7 +135,8 @@ class FlowMatching(nn.Module, Method):
                 "[method] `align` is `noise`, which superposes a context on its noise, and the queries are not the context's",
                 hint="leave `align` out",
             )
-        if isinstance(self.shape.layout, Grid):
+        steps = sets.queries.cell_sizes
+        if steps is not None and steps.ndim:
             raise UsageError(
                 "[domain] `scales` gives every image a grid of its own, and the noise of flow matching is that of one grid",
                 hint="leave `scales` out, or take a method that encodes, such as `latent`",

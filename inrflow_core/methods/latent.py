@@ -22,8 +22,8 @@ from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._image_losses import adaptive_weight, hinge_loss, logits
 from inrflow_core.methods._latent_config import Config, SamplingConfig, sampling_options
-from inrflow_core.methods._latent_denoiser import ConditionedDenoiser
 from inrflow_core.methods._latent_field import LatentField, load_field
+from inrflow_core.methods._latent_mixing import ConditionedDenoiser
 from inrflow_core.networks._contract import AutoencoderPart, DenoiserPart, FieldReadoutPart
 from inrflow_core.numerics import keyed_random, noise_field, paths
 from inrflow_core.runtime.progress import Progress

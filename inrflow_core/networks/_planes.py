@@ -40,7 +40,8 @@ class Planes:
         self, canvas: Float[Tensor, "B F H PW"], coordinates: Float[Tensor, "M D"] | Float[Tensor, "B M D"]
     ) -> list[Float[Tensor, "B M F"]]:
         """Each plane's features at coordinates in [-1, 1], bilinearly; beyond the outermost centers those of the edge."""
-        at = coordinates.to(canvas.dtype).expand(canvas.shape[0], -1, -1)[:, :, None]
+        canvas = canvas.float()  # bfloat16, as under autocast, would move centers of pixels by up to half a pixel
+        at = coordinates.float().expand(canvas.shape[0], -1, -1)[:, :, None]
         read = (
             functional.grid_sample(field, at[..., [columns, rows]], "bilinear", "border", align_corners=False)
             for field, (rows, columns) in zip(self.split(canvas).unbind(1), self.axes, strict=True)

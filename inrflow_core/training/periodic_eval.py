@@ -204,7 +204,12 @@ class Evaluation:
             if self.plan is not None:
                 return reference_inputs.sample_from_reference(model, self.plan, self.out)
             counts = {} if self.config.uniform_labels else self.reference.class_counts()
-            request = SampleRequest(seeds, labels.resolve_labels(model, seeds, None, counts))
+            # Models of crops encode smaller images than those that they are trained on and compared with.
+            shape = self.reference.shape
+            size = (
+                (shape[0], shape[1]) if model.domain.HAS_WINDOWS and shape != model.domain.output_spec().shape else None
+            )
+            request = SampleRequest(seeds, labels.resolve_labels(model, seeds, None, counts), size)
             return sample.sample_in_memory(model, [request], self.out, self.reference.normalization)
 
     @contextmanager

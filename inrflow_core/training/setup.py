@@ -335,11 +335,33 @@ def _weights_of_skipped_stages(ready: CheckedTrainJob, method: Any) -> set[str] 
     skipped = [job.stage for job in ready.stages if not job.settings.steps]
     if not skipped:
         return None
+    _check_trained(ready, skipped)
     names = {name for stage in skipped for own in weights_by_optimizer(method, stage).values() for name in own}
     if ready.world.is_main:
         which = ", ".join(f"`{stage.name}`" for stage in skipped)
         ready.job.say(f"the weights of the stage {which} are those of `{ready.initial}`; the others begin at random")
     return names
+
+
+def _check_trained(ready: CheckedTrainJob, skipped: Sequence[Stage]) -> None:
+    """Raise UsageError unless the initial weights finished these stages with the same domain and networks."""
+    assert ready.initial is not None
+    preset, (source, info) = ready.job.preset, models.read_metadata(ready.initial)
+    trained = [name for stage in skipped for names in stage.optimizers.values() for name in names]
+    parts = {f"[network.{name}]": (source.networks.get(name), preset.networks.get(name)) for name in trained}
+    for table, (theirs, ours) in {"[domain]": (source.domain, preset.domain), **parts}.items():
+        if (theirs and theirs.table()) != (ours and ours.table()):
+            raise UsageError(
+                f"`{ready.initial}` was trained with another {table} than `{preset.name}`",
+                hint=f"take the same {table}, or train the stage `{skipped[0].name}` here",
+            )
+    names = [stage.name for stage in source.stages]
+    needed = source.training.config.total_steps(names[: names.index(skipped[-1].name) + 1])
+    if info.get("step", 0) < needed:
+        raise UsageError(
+            f"`{ready.initial}` is of step {info.get('step', 0):,}, and its stage `{skipped[-1].name}` ends at step {needed:,}",
+            hint=f"finish that run first, or set `training.{skipped[0].name}.steps`",
+        )
 
 
 def _read_precomputed(ready: CheckedTrainJob, method: Any, run: StageRun) -> None:

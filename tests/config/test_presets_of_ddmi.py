@@ -36,7 +36,8 @@ SMALL = [
     *("network.readout.width=16", "network.denoiser.head_width=16"),
 ]
 PRESETS = [name for name in names() if load(name).method.name == "latent" and load(name).domain.name == "image"]
-PAPERS = [name for name in PRESETS if not name.endswith(("-demo", "-lean"))]
+EXAMPLE = "flowers-ddmi"
+PAPERS = [name for name in PRESETS if not name.endswith(("-demo", "-lean")) and name != EXAMPLE]
 LEAN = [name for name in PRESETS if name.endswith("-lean")]
 
 

@@ -24,6 +24,7 @@ from inrflow_core.training import setup
 from tests import tiny
 from tests.training import small
 
+USUAL = {name: getattr(Config(), name) for name in ("adversarial_start", "discriminator_width", "discriminator_depth")}
 ADVERSARY = {"adversarial": 0.5, "discriminator_width": 8, "discriminator_depth": 1}
 STATE = StepState("autoencoder", 8, 9)
 ALONE = World(0, 1, 0, torch.device("cpu"), False)
@@ -63,7 +64,7 @@ def test_the_adversarial_loss_has_the_same_gradient_as_the_error_in_the_last_lay
 
 def test_the_autoencoders_loss_is_the_error_and_the_weighted_score_of_what_it_makes():
     with_adversary, without = model(), model()
-    without.method.config = replace(without.method.config, adversarial=0.0)
+    without.method.config = replace(without.method.config, adversarial=0.0, **USUAL)
     data = batch(with_adversary)
     terms = with_adversary.method.loss(data, STATE) - without.method.loss(data, STATE)
     made, latents = with_adversary.method._decode(data, data.queries.queries)
@@ -131,9 +132,9 @@ def test_without_an_adversary_stages_weights_and_settings_of_optimizers_are_thos
 
 def test_queries_that_are_no_image_or_a_small_one_are_refused():
     values = torch.zeros(1, 16, 1)
-    with pytest.raises(UsageError, match="compare images, and 16 queries"):
+    with pytest.raises(UsageError, match="compares images, and 16 queries"):
         as_images(Queries(torch.zeros(16, 2), torch.arange(16)), values, 2)
-    with pytest.raises(UsageError, match="need images of 6 pixels along a side, and these have 4"):
+    with pytest.raises(UsageError, match="needs images of 6 pixels along a side, and these have 4"):
         as_images(Queries(torch.zeros(16, 2), torch.arange(16), cell_sizes=torch.tensor(0.5)), values, 6)
     with pytest.raises(ValueError, match="`adversarial` needs whole images"):
         Config(adversarial=0.5, num_queries=20)

@@ -15,8 +15,8 @@ from inrflow_core.config.preset import resolve
 from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import StepState
 from inrflow_core.methods._latent_config import Config
-from inrflow_core.methods._latent_denoiser import ConditionedDenoiser
 from inrflow_core.methods._latent_field import LatentField
+from inrflow_core.methods._latent_mixing import ConditionedDenoiser
 from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.models import Model
 from inrflow_core.numerics import paths

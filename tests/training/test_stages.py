@@ -142,6 +142,12 @@ def test_a_stage_of_0_steps_takes_the_weights_of_another_run_and_the_others_begi
     with pytest.raises(UsageError, match="the stage `autoencoder` has 0 steps, and the stages after it need"):
         setup.train(job)
     (raw,) = (tmp_path / "first" / "checkpoints" / "00000003").glob("weights.safetensors")
+    train("latent", data, tmp_path / "early", until=2)
+    with pytest.raises(UsageError, match="is of step 2, and its stage `autoencoder` ends at step 3"):
+        setup.train(replace(job, init_from=tmp_path / "early" / "checkpoints" / "00000002" / "weights.safetensors"))
+    other = replace(job.preset, domain=replace(job.preset.domain, config=replace(job.preset.domain.config, flip=True)))
+    with pytest.raises(UsageError, match=r"was trained with another \[domain\] than `tiny`"):
+        setup.train(replace(job, preset=other, init_from=raw))
     trainer = setup.train(replace(job, init_from=raw, until=1))
     after = trainer.model.method.state_dict()
     for name, tensor in weights.items():
