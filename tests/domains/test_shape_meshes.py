@@ -63,7 +63,7 @@ def test_the_suffix_and_the_options_decide_between_mesh_and_points(suffix: str) 
 @pytest.mark.parametrize(
     ("options", "suffix", "message"),
     [
-        (SizeOptions(points=9), ".glb", "holds a mesh, which `--points` does not apply to"),
+        (SizeOptions(points=9), ".glb", "holds a mesh, and `--points` and `--scale` set a number of surface points"),
         (
             SizeOptions(resolution="64"),
             ".npz",

@@ -1,0 +1,125 @@
+"""What a latent diffusion model of shapes draws and what its meshes cost.
+
+    python tests/benchmarks/shapes.py extraction RUN --label 1 --seed 0
+    python tests/benchmarks/shapes.py samples RUN --shards shards/occupancy-solids --num 80
+
+extraction: evaluations of the function and CPU seconds of one thread of a mesh at 256^3, refined near the surface, against the whole
+grid; and the largest difference of their vertices.
+samples: one shape for each label in turn: the share whose nearest held-out shape by Chamfer distance (512 points of each) has
+the requested class, and the share of watertight meshes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from inrflow_core import models
+from inrflow_core.geometry import isosurface
+from inrflow_core.geometry.mesh import Mesh, sample_surface
+from inrflow_core.models import Model
+from inrflow_core.runs import run
+from inrflow_core.sampling import sample
+from inrflow_core.sampling.options import sampling_options
+from inrflow_core.shards.shard_dataset import ShardDataset
+
+POINTS = 512
+BATCH = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=("extraction", "samples"))
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--label", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shards", type=Path, default=Path("shards/occupancy-solids"))
+    parser.add_argument("--num", type=int, default=80)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model = models.load(run.resolve_weights(arguments.run))
+    if arguments.table == "extraction":
+        extraction(model, arguments.seed, arguments.label)
+    else:
+        samples(model, ShardDataset(arguments.shards), arguments.num)
+
+
+@torch.no_grad()
+def extraction(model: Model, seed: int, label: int, resolution: int = 256) -> None:
+    """Print the cost of one mesh in both ways."""
+    domain, counted = model.domain, [0]
+    field = sample.sample_fields(model, [seed], [label], sampling_options(model)).cache_context()
+
+    def logits(points: torch.Tensor) -> torch.Tensor:
+        counted[0] += len(points)
+        return field.values_at(0, points / domain.half)[:, 0]  # pyright: ignore[reportAttributeAccessIssue]
+
+    start = time.process_time()
+    refined = isosurface.extract_occupied(logits, domain.box, resolution=resolution, with_normals=False)
+    middle, evaluations = time.process_time(), counted[0]
+    axis = np.linspace(-domain.half, domain.half, resolution)
+    values = np.empty((resolution,) * 3, np.float32)
+    for index, x in enumerate(axis):
+        plane = np.stack(np.meshgrid([x], axis, axis, indexing="ij"), -1).reshape(-1, 3)
+        values[index] = logits(torch.from_numpy(plane.astype(np.float32))).numpy().reshape(resolution, resolution)
+    whole = isosurface.surface_of_grid(values, [axis] * 3, level=0.0, outside=-1.0)
+    seconds = middle - start, time.process_time() - middle
+    dense = counted[0] - evaluations
+    print(f"evaluations {evaluations:,} of {dense:,}, 1 in {dense / evaluations:.1f}")
+    print(f"CPU seconds {seconds[0]:.1f} and {seconds[1]:.1f}, ratio {seconds[1] / seconds[0]:.1f}")
+    print(
+        f"vertices {len(refined.vertices):,} and {len(whole.vertices):,}, largest difference {largest(refined, whole):g}"
+    )
+
+
+def largest(one: Mesh, other: Mesh) -> float:
+    """The largest distance of a vertex of either mesh to the nearest one of the other."""
+    return max(cKDTree(b.vertices).query(a.vertices)[0].max() for a, b in ((one, other), (other, one)))
+
+
+@torch.no_grad()
+def samples(model: Model, shards: ShardDataset, num: int) -> None:
+    """Print the shares of right classes and of watertight meshes."""
+    domain, held_out = model.domain, shards.read("val", range(shards.count("val")))
+    real = [points[:POINTS].astype(np.float64) for points in held_out.values]
+    trees, classes = [cKDTree(points) for points in real], len(shards.classes)
+    labels, is_right, is_watertight = np.arange(num) % classes, np.zeros(num, bool), np.zeros(num, bool)
+    for start in range(0, num, BATCH):
+        seeds = list(range(start, min(num, start + BATCH)))
+        field = sample.sample_fields(model, seeds, labels[seeds].tolist(), sampling_options(model)).cache_context()
+        for row, seed in enumerate(seeds):
+
+            def logits(points: torch.Tensor, row: int = row, field=field) -> torch.Tensor:
+                return field.values_at(row, points / domain.half)[:, 0]
+
+            mesh = isosurface.extract_occupied(logits, domain.box, resolution=domain.config.grid, with_normals=False)
+            if len(mesh.faces):
+                is_watertight[seed] = is_closed(mesh)
+                points = sample_surface(mesh, POINTS, seed=0)
+                tree = cKDTree(points)
+                distances = [
+                    np.square(other.query(points)[0]).mean() + np.square(tree.query(cloud)[0]).mean()
+                    for other, cloud in zip(trees, real, strict=True)
+                ]
+                is_right[seed] = held_out.labels[int(np.argmin(distances))] == labels[seed]
+    print(f"right class {is_right.mean():.1%} of {num}, watertight {is_watertight.mean():.1%}")
+    for number, name in enumerate(shards.classes):
+        print(f"{name}: {is_right[number::classes].mean():.0%}")
+
+
+def is_closed(mesh: Mesh) -> bool:
+    """Whether every edge belongs to two triangles."""
+    edges = np.sort(np.concatenate([mesh.faces[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))]), axis=1)
+    return bool((np.unique(edges, axis=0, return_counts=True)[1] == 2).all())
+
+
+if __name__ == "__main__":
+    main()
