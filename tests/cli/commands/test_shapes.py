@@ -108,7 +108,7 @@ def reading_points(path: Path) -> Any:
 def test_what_a_shape_does_not_have_is_refused(inrflow: Inrflow, folders: dict[str, Path]):
     words = ["--run", folders["run"], "--label", "1"]
     refused = {
-        ("a.glb", "--points", "9"): "a `.glb` file holds a mesh, and `--points` and `--scale` set a number of surface points",
+        ("a.glb", "--points", "9"): "a `.glb` file holds a mesh, and `--points` and `--scale` set a number of",
         ("a.glb", "--level", "1.5"): "`--level 1.5`: the probability of being inside",
         ("a.npz", "--resolution", "9"): "`--resolution` is of the mesh of a shape",
         ("a.glb", "--views", "3"): "which a `.glb` file does not hold",
