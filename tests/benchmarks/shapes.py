@@ -1,10 +1,13 @@
 """What a latent diffusion model of shapes draws and what its meshes cost.
 
     python tests/benchmarks/shapes.py extraction RUN --label 1 --seed 0
-    python tests/benchmarks/shapes.py samples RUN --shards shards/occupancy-solids --num 80
+    python tests/benchmarks/shapes.py reconstruction RUN --shards shards/occupancy-solids --num 160
+    python tests/benchmarks/shapes.py samples RUN --shards shards/occupancy-solids --num 64
 
 extraction: evaluations of the function and CPU seconds of one thread of a mesh at 256^3, refined near the surface, against the whole
 grid; and the largest difference of their vertices.
+reconstruction: IoU of encoded held-out shapes at the uniform ones of their queries, by class, and at those near the surface: the first
+and the second half of those of `prepare occupancy-solids`.
 samples: one shape for each label in turn: the share whose nearest held-out shape by Chamfer distance (512 points of each) has
 the requested class, and the share of watertight meshes.
 """
@@ -29,6 +32,7 @@ from inrflow_core.models import Model
 from inrflow_core.runs import run
 from inrflow_core.sampling import sample
 from inrflow_core.sampling.options import sampling_options
+from inrflow_core.sets import Queries
 from inrflow_core.shards.shard_dataset import ShardDataset
 
 POINTS = 512
@@ -37,7 +41,7 @@ BATCH = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("extraction", "samples"))
+    parser.add_argument("table", choices=("extraction", "reconstruction", "samples"))
     parser.add_argument("run", type=Path)
     parser.add_argument("--label", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -48,6 +52,8 @@ def main() -> None:
     model = models.load(run.resolve_weights(arguments.run))
     if arguments.table == "extraction":
         extraction(model, arguments.seed, arguments.label)
+    elif arguments.table == "reconstruction":
+        reconstruction(model, ShardDataset(arguments.shards), arguments.num)
     else:
         samples(model, ShardDataset(arguments.shards), arguments.num)
 
@@ -78,6 +84,23 @@ def extraction(model: Model, seed: int, label: int, resolution: int = 256) -> No
     print(
         f"vertices {len(refined.vertices):,} and {len(whole.vertices):,}, largest difference {largest(refined, whole):g}"
     )
+
+
+@torch.no_grad()
+def reconstruction(model: Model, shards: ShardDataset, num: int) -> None:
+    """Print the IoU of held-out shapes that are encoded by one call."""
+    domain, batch = model.domain, shards.read("val", range(num))
+    positions = torch.from_numpy(batch.condition["queries"]).float() / domain.half
+    half = positions.shape[1] // 2
+    is_inside = np.unpackbits(batch.condition["occupancies"], axis=1)[:, : 2 * half].astype(bool)
+    sets = domain.to_set(batch, torch.arange(num), batch.labels)
+    field = model.method.invert(sets, sampling_options(model))
+    made = field.query(Queries(positions, torch.arange(2 * half)))[..., 0].numpy() > 0
+    for name, part in {"uniform": slice(half), "near the surface": slice(half, None), "all": slice(None)}.items():
+        both, either = (f(made[:, part], is_inside[:, part]).sum(1) for f in (np.logical_and, np.logical_or))
+        iou = both / np.maximum(either, 1)
+        classes = ", ".join(f"{c} {iou[batch.labels == n].mean():.2f}" for n, c in enumerate(shards.classes))
+        print(f"IoU {name}: {iou.mean():.3f} of {num} ({classes})")
 
 
 def largest(one: Mesh, other: Mesh) -> float:
