@@ -55,15 +55,19 @@ def originals(
 
 
 def default_metrics(targets: Sequence[EvaluatedModel], held_out: SampleCollection | None) -> tuple[str, ...]:
-    """The metrics of reconstructions if every run encodes items of the size of the held-out ones; SSIM if images are large
-    enough for its window.
+    """The metrics of reconstructions if every run encodes items of the size of the held-out ones, but those of features; SSIM if
+    images are large enough for its window.
     """
     if held_out is None or not targets:
         return ()
     if not all(encodes(target.preset) and _has_size(target, held_out) for target in targets):
         return ()
     names = metric_specs.metrics_of_domain(held_out.domain)
-    specs = [spec for spec in metric_specs.parse_metrics(names, held_out.domain) if _is_of_reconstructions(spec)]
+    specs = [
+        spec
+        for spec in metric_specs.parse_metrics(names, held_out.domain)
+        if _is_of_reconstructions(spec) and not spec.inputs.features
+    ]
     return tuple(spec.name for spec in specs if spec.name != NEEDS_WINDOW or min(held_out.shape[:2]) >= LEAST_SIDE)
 
 
@@ -76,8 +80,8 @@ def check(
     """Raise UsageError unless metrics of reconstructions, if there are any, can be computed.
 
     Raises:
-        UsageError: no run encodes, the reference has no held-out split, or it holds items of another size or without what
-            is compared; or no metric is of samples, and a run encodes nothing or there are `files` of samples.
+        UsageError: no run encodes, the reference has no held-out split, or it holds items of another size, without what
+            is compared, or too few; or no metric is of samples, and a run encodes nothing or there are `files` of samples.
     """
     names = [metric.full for metric in metrics if _is_of_reconstructions(metric)]
     if not names:
@@ -93,6 +97,12 @@ def check(
             f"`{names[0]}` is of the split {' or '.join(SPLITS)} of the reference's shards, and it has none",
             hint="give prepared shards with such a split with `--reference`",
         )
+    for metric in filter(_is_of_reconstructions, metrics):
+        if held_out.count < metric.metric.min_items:
+            raise UsageError(
+                f"{held_out.display_name} holds {held_out.count}, and `{metric.full}` needs at least {metric.metric.min_items}",
+                hint="name a larger `--num`, or leave the metric out",
+            )
     left_out = [f"`{target.name}`" for target in targets if target not in encoding]
     left_out += [one.display_name for one in files]
     if left_out and all(map(_is_of_reconstructions, metrics)):

@@ -17,7 +17,7 @@ from inrflow_cli import console
 from inrflow_cli.app import run
 from inrflow_core.datasets import celeba_hq
 from inrflow_core.preparation import job, pipeline
-from inrflow_core.sampling import sample
+from inrflow_core.sampling import invert, sample
 from inrflow_core.shards.shard_dataset import ShardDataset
 from tests import tiny
 
@@ -112,6 +112,29 @@ def test_every_run_reports_its_network_evaluations_and_its_speed_and_metrics_sta
     )
     assert [name for name, _ in rows] == ["NFE", "samples/s"] and rows[0][1] == "6"
     assert float(rows[1][1].replace(",", "")) == pytest.approx(8 / recorded["seconds"], rel=0.01)
+
+
+def test_rfid_compares_the_reconstructions_with_their_originals(folders: Path, tmp_path: Path, capsys):
+    words = ["--metrics", "reconstruction-fid:random,reconstruction-psnr", "--num", str(HELD_OUT)]
+    assert evaluate(folders, "inr", *words) == 0
+    (result,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"]
+    scores = {score["metric"]: score for score in result["scores"]}
+    fid = scores["reconstruction-fid:random"]
+    assert fid["samples"] == fid["reference"] == HELD_OUT and not (tmp_path / "out" / "samples").exists()
+    model, originals = sample.load(folders / "inr"), ShardDataset(folders / "shards").read("val", range(HELD_OUT))
+    sets = model.domain.to_set(originals, torch.arange(HELD_OUT))
+    with torch.no_grad():
+        rebuilt = model.method.invert(sets, invert.inversion_options(model)).query(sets.queries)
+    for name, images in {"rebuilt": model.domain.decode_values(rebuilt), "originals": originals.values}.items():
+        (tmp_path / name).mkdir()
+        for number, pixels in enumerate(images):
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    compared = ["--samples", "rebuilt", "--reference", "originals", "--metrics", "fid:random", "--out", "files"]
+    assert run(["eval", *compared]) == 0
+    ((expected,),) = (one["scores"] for one in json.loads((tmp_path / "files" / "metrics.json").read_text())["results"])
+    assert fid["value"] == pytest.approx(expected["value"], rel=1e-5) and fid["value"] > 0
+    assert evaluate(folders, "inr", *words[:-1], "1", out="one") == 2
+    assert "needs at least 2" in " ".join(capsys.readouterr().err.split())
 
 
 def test_both_kinds_of_runs_are_rows_of_one_table(folders: Path, tmp_path: Path):
