@@ -127,6 +127,8 @@ class SetSpec:
     """Numbers of a value's scale in a unit of length (an Angstrom); None where values are not positions in space."""
     is_probability: bool = False
     """Whether a value of data is from 0 to 1, such as an occupancy, and a function has its logit."""
+    brightest: float | None = None
+    """Colors are from minus this value, which is black, to it; None where values are no colors."""
 
     def __post_init__(self) -> None:
         match self.layout:

@@ -1,8 +1,9 @@
-"""Turn a published file of a feature network into the safetensors file that `inrflow eval` reads.
+"""Turn a published file of a feature network into the safetensors file that `inrflow` reads.
 
     python tools/convert_weights.py inception inception-2015-12-05.pt weights/inception.safetensors --trust
     python tools/convert_weights.py inception pt_inception-2015-12-05-6726825d.pth weights/inception.safetensors
     python tools/convert_weights.py vgg16 vgg16-397923af.pth weights/vgg16.safetensors
+    python tools/convert_weights.py lpips vgg16-397923af.pth weights/lpips.safetensors --second vgg.pth
     python tools/convert_weights.py clip pytorch_model.bin weights/clip.safetensors
     python tools/convert_weights.py pointnet2 pointnet.pt weights/pointnet2.safetensors
 
@@ -22,6 +23,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 NETWORKS = {
     **{"inception": "Inception", "vgg16": "VGG16", "clip": "ImageEncoder", "clip-bigg": "ImageEncoder"},
-    **{"pointnet2": "PointNet2", "ulip2": "PointEncoder"},
+    **{"pointnet2": "PointNet2", "ulip2": "PointEncoder", "lpips": "LPIPS"},
 }
 """The class of each network in its file."""
 CHECKPOINTS = ("model_state_dict", "state_dict")
@@ -71,6 +73,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("network", choices=sorted(NETWORKS))
     parser.add_argument("source", type=Path, help="the published file")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--second", type=Path, metavar="FILE", help="the other published file, of lpips: `vgg.pth`")
     parser.add_argument("--trust", action="store_true", help="run the code inside a TorchScript file")
     parser.add_argument("--any-digest", action="store_true", help="take a file whose digest is not a known one")
     parser.add_argument("--overwrite", action="store_true", help="replace the target")
@@ -80,6 +83,7 @@ def main(words: list[str] | None = None) -> int:
             arguments.network,
             arguments.source,
             arguments.target,
+            second=arguments.second,
             trust=arguments.trust,
             any_digest=arguments.any_digest,
             overwrite=arguments.overwrite,
@@ -92,37 +96,65 @@ def main(words: list[str] | None = None) -> int:
 
 
 def convert(
-    name: str, source: Path, target: Path, *, trust: bool = False, any_digest: bool = False, overwrite: bool = False
+    name: str,
+    source: Path,
+    target: Path,
+    *,
+    second: Path | None = None,
+    trust: bool = False,
+    any_digest: bool = False,
+    overwrite: bool = False,
 ) -> str:
-    """Make `target` of a published file; its sha256.
+    """Make `target` of a published file, or of two; its sha256.
 
     Raises:
         MissingError: there is no such file.
-        UsageError: it is TorchScript and not trusted, or the target cannot be written.
+        UsageError: it is TorchScript and not trusted, the target cannot be written, or the network needs a second file, or none.
         IntegrityError: its digest is not the known one, or it is not this network.
     """
     part = registry.find("feature_networks", name)
     weights: Weights = part.WEIGHTS
-    if not source.is_file():
-        raise MissingError(f"`{source}` does not exist", hint=_weights_file.download_hint(weights, target))
+    _check_number(weights, source, second)
+    sources = [(source, weights)]
+    if second is not None and weights.second is not None:
+        sources.append((second, replace(weights, published=(weights.second,), second=None)))
+    for path, _ in sources:
+        if not path.is_file():
+            raise MissingError(f"`{path}` does not exist", hint=_weights_file.download_hint(weights, target))
     if target.suffix != ".safetensors":
         raise UsageError(f"`{target}` must end in .safetensors", hint=f"as in `weights/{weights.file}`")
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write.check_writable(target, overwrite=overwrite)
-    digest = plain_file.file_digest(source, from_disk=True)
-    published = recognize(weights, source, digest, any_digest=any_digest)
-    stored = read(source, trust=trust)
+    digests = [plain_file.file_digest(path, from_disk=True) for path, _ in sources]
+    published = [
+        recognize(known, path, digest, any_digest=any_digest)
+        for (path, known), digest in zip(sources, digests, strict=True)
+    ]
+    stored = {name: tensor for path, _ in sources for name, tensor in read(path, trust=trust).items()}
     with torch.device("meta"):
         own = getattr(part, NETWORKS[name])().state_dict()
     planned = {tensor: (torch.float32, tuple(meta.shape)) for tensor, meta in own.items()}
     metadata = {
         "format": _weights_file.FORMAT,
         "network": name,
-        "published": source.name if published is None else published.file,
-        "published_sha256": digest,
-        "is_verified": "yes" if published is not None and published.sha256 == digest else "no",
+        "published": " and ".join(
+            path.name if known is None else known.file for (path, _), known in zip(sources, published, strict=True)
+        ),
+        "published_sha256": " and ".join(digests),
+        "is_verified": "yes" if [known and known.sha256 for known in published] == digests else "no",
     }
     return safetensors_file.write(target, planned, _made(name, source, stored, planned), metadata)
+
+
+def _check_number(weights: Weights, source: Path, second: Path | None) -> None:
+    """Raise UsageError unless there is a second file where, and only where, the network is made of two."""
+    if weights.second is not None and second is None:
+        raise UsageError(
+            f"`{weights.name}` is made of two published files, and `{source}` is one",
+            hint=f"add `--second {weights.second.file}`: {weights.second}",
+        )
+    if weights.second is None and second is not None:
+        raise UsageError(f"`{weights.name}` is made of one published file, got `{second}` too", hint="leave it out")
 
 
 def recognize(weights: Weights, source: Path, digest: str, *, any_digest: bool) -> PublishedWeights | None:

@@ -146,6 +146,14 @@ def vgg16_torchvision(name: str) -> Recipe:
     return Recipe((f"{TORCHVISION_LINEAR[layer]}.{part}",))
 
 
+def lpips(name: str) -> Recipe:
+    """Torchvision's state dict of VGG16, and that of the linear layers of the package lpips, (1, in, 1, 1) each."""
+    kind, _, number = name.partition(".")
+    if kind == "channels":
+        return Recipe((f"lin{number}.model.1.weight",), torch.flatten)
+    return Recipe((f"features.{TORCHVISION_LAYERS[int(number)]}.{'bias' if kind == 'biases' else 'weight'}",))
+
+
 # --- CLIP -----------------------------------------------------------------------------------------------------------
 
 OPENAI_TOP = {
@@ -279,6 +287,7 @@ def ulip2(name: str) -> Recipe:
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "inception": (inception_nvidia, inception_fidelity, inception_graph),
     "vgg16": (vgg16_nvidia, vgg16_torchvision),
+    "lpips": (lpips,),
     "clip": (clip_openai, clip_hugging_face),
     "clip-bigg": (clip_openai, clip_hugging_face),  # OpenCLIP names its tensors as OpenAI does
     "pointnet2": (pointnet2_point_e,),

@@ -137,7 +137,7 @@ class Domain(DecodedAtOwnPairs):
     def __init__(self, config: Config) -> None:
         self.config, self.crops = config, config.crops
         side = config.resolution
-        self.shape = SetSpec(2, config.channels, Grid((side, side)))
+        self.shape = SetSpec(2, config.channels, Grid((side, side)), brightest=config.value_scale)
 
     def queries(self, size: ImageSize = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The pixel centers of an image of `size` (rows, columns), row by row. Default: the training grid.

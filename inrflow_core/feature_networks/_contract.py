@@ -1,4 +1,4 @@
-"""Frozen networks with pretrained weights, of two kinds: one file each, the file's name its registration.
+"""Frozen networks with pretrained weights, of three kinds: one file each, the file's name its registration.
 
 Every file declares its `KIND`. An `embedder` turns an image or a sequence into tokens for a conditioner:
 
@@ -8,6 +8,10 @@ Every file declares its `KIND`. An `embedder` turns an image or a sequence into 
 An `extractor` turns images or point clouds into feature vectors that metrics compare:
 
     image:    uint8 (N H W C), points: float32 (N P C)   -> for each output float32 (N F)
+
+A `distance` compares two images in a loss of training; gradients reach the first one:
+
+    image:    twice float32 (B 3 H W) in [-1, 1]         -> float32 (B)
 
 Weights come from a local folder or file; nothing is downloaded. A placeholder needs no weights and is used only if it
 is selected by its name.
@@ -31,7 +35,9 @@ from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.feature_networks._weights_file import DEFAULT_FOLDER, VARIABLE, Weights
 from inrflow_core.geometry.cameras import pluecker_batch
 
-Kind = Literal["embedder", "extractor"]
+Kind = Literal["embedder", "extractor", "distance"]
+USES = {"embedder": "embeds conditions", "extractor": "is a network of metrics", "distance": "is a loss of training"}
+"""What the networks of each kind are used for."""
 
 
 class EmbedderFile(Protocol):
@@ -62,6 +68,20 @@ class ExtractorFile(Protocol):
     """Its weights file; None if it needs none."""
 
     def load(self, path: Path | None, device: torch.device | str = "cpu") -> FeatureExtractor:
+        """The network with the weights of a file."""
+        ...
+
+
+class DistanceFile(Protocol):
+    """The members of a distance's file."""
+
+    KIND: Literal["distance"]
+    DOMAIN: str
+    """The domain of its inputs: `image`."""
+    WEIGHTS: Weights
+    """Its weights file."""
+
+    def load(self, path: Path, device: torch.device | str = "cpu") -> Any:
         """The network with the weights of a file."""
         ...
 
@@ -112,11 +132,9 @@ def find_extractor(name: str) -> ExtractorPart:
     """The extractor of that name.
 
     Raises:
-        UsageError: no network has that name, or it is an embedder.
+        UsageError: no network has that name, or it is of another kind.
     """
-    file = _find(name)
-    if file.KIND != "extractor":
-        raise UsageError(f"`{name}` embeds conditions", hint=did_you_mean(name, names("extractor")))
+    file = _find_kind(name, "extractor")
     return ExtractorPart(name, file, getattr(file, "POINTS", 0))
 
 
@@ -124,12 +142,18 @@ def find_embedder(name: str) -> Any:
     """The file (an `EmbedderFile`) of the embedder of that name.
 
     Raises:
-        UsageError: no network has that name, or it is an extractor.
+        UsageError: no network has that name, or it is of another kind.
     """
-    file = _find(name)
-    if file.KIND != "embedder":
-        raise UsageError(f"`{name}` is a network of metrics", hint=did_you_mean(name, names("embedder")))
-    return file
+    return _find_kind(name, "embedder")
+
+
+def find_distance(name: str) -> Any:
+    """The file (a `DistanceFile`) of the distance of that name.
+
+    Raises:
+        UsageError: no network has that name, or it is of another kind.
+    """
+    return _find_kind(name, "distance")
 
 
 def names(kind: Kind) -> list[str]:
@@ -138,8 +162,16 @@ def names(kind: Kind) -> list[str]:
 
 
 def _find(name: str) -> Any:
-    """A network's file, of either kind."""
+    """A network's file, of any kind."""
     return registry.find("feature_networks", name)
+
+
+def _find_kind(name: str, kind: Kind) -> Any:
+    """A network's file; UsageError if it is of another kind."""
+    file = _find(name)
+    if kind != file.KIND:
+        raise UsageError(f"`{name}` {USES[file.KIND]}", hint=did_you_mean(name, names(kind)))
+    return file
 
 
 class Embedder(Protocol):

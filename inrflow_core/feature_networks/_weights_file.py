@@ -54,6 +54,8 @@ class Weights:
     """The network's name, and the stem of its file."""
     published: tuple[PublishedWeights, ...]
     """Files that can be converted; the first is recommended."""
+    second: PublishedWeights | None = None
+    """A further file that the conversion needs beside one of these."""
 
     @property
     def file(self) -> str:
@@ -64,7 +66,8 @@ class Weights:
         """The command that converts a published file to `target`."""
         known = {published.file: published for published in self.published}
         trust = " --trust" if source in known and known[source].runs_code else ""
-        return f"python {SCRIPT} {self.name} {source} {target}{trust}"
+        second = "" if self.second is None else f" --second {self.second.file}"
+        return f"python {SCRIPT} {self.name} {source} {target}{second}{trust}"
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def download_hint(weights: Weights, target: Path) -> str:
     """The published files to download, and the command that converts them."""
     first = weights.published[0]
     others = "".join(f", or {other}" for other in weights.published[1:])
+    others += "" if weights.second is None else f", and {weights.second}"
     return f"get {first}{others}; then convert it with `{weights.command(first.file, target)}`"
 
 
@@ -145,6 +149,18 @@ def load_state(
         metadata["published_sha256"],
         metadata["is_verified"] == "yes",
     )
+
+
+def check_header(path: Path, weights: Weights) -> bool:
+    """Whether a file says that it was converted from verified published files; reads its header alone.
+
+    Raises:
+        IntegrityError: it is no whole safetensors file, or of another format or network.
+    """
+    again = f"convert it again with `{weights.command(weights.published[0].file, path)}`"
+    metadata = safetensors_file.read_metadata(path, hint=again)
+    _check_header(path, weights, metadata, again)
+    return metadata["is_verified"] == "yes"
 
 
 def _check_header(path: Path, weights: Weights, metadata: Mapping[str, str], again: str) -> None:

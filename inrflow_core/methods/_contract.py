@@ -55,6 +55,10 @@ class Method(Protocol):
     """Children that only training needs, such as a teacher, each None outside of it: checkpoints hold their weights, but
     no weights file does."""
 
+    PRETRAINED: ClassVar[tuple[str, ...]] = ()
+    """Children with the weights of a file that only training needs, such as a perceptual loss, each None outside of it. They are
+    frozen, and neither in checkpoints nor in weights files."""
+
     use_single_bucket: bool = False
     """Whether a batch must pass each network once, padded, and not in buckets of like sizes. Training sets it where processes
     must call the networks equally often (ZeRO stage 3)."""
@@ -72,6 +76,13 @@ class Method(Protocol):
 
     def begin_stage(self, stage: str) -> None:
         """Prepare for a stage before its optimizers are built, such as a teacher's copy; a resumed run then loads its state."""
+
+    def load_pretrained(self, files: Mapping[str, Path]) -> None:
+        """Read the weights of `PRETRAINED` from checked files, by network; called after `begin_stage`, and not for a plan."""
+
+    def loss_terms(self) -> Mapping[str, Float[Tensor, ""]]:
+        """Parts of the last loss that the log names, each the mean over its sets, detached and on the device."""
+        return {}
 
     def after_step(self, state: StepState) -> None:
         """Update what belongs to the method and not to an optimizer, such as a teacher's average; without gradients."""
@@ -101,6 +112,8 @@ class MethodPart(Protocol):
     """A method's module.
 
     A method whose stages depend on its settings has `stages(config)` beside `STAGES`, which are those of the defaults.
+    One that trains with frozen networks of feature_networks has `pretrained(config)`: for a stage, networks and their files, None
+    where the settings name none.
     `ENCODES = True` says that `invert` encodes sets by one call of a network: `eval` then measures reconstructions.
     """
 

@@ -1,8 +1,8 @@
-"""The loss of an adversary of the autoencoder, which needs whole images.
+"""Losses of the autoencoder that need whole images: of an adversary, and a perceptual distance.
 
-Source: latent diffusion (Rombach et al. 2022, arXiv:2112.10752) and VQGAN (Esser et al. 2021, arXiv:2012.09841): the hinge loss of a
+Source of the adversary's: latent diffusion (Rombach et al. 2022, arXiv:2112.10752) and VQGAN (Esser et al. 2021, arXiv:2012.09841): the hinge loss of a
 patch discriminator, weighted by a ratio of gradients. DDMI's release has neither ratio, so that its adversary counts for nothing
-beside a sum of errors (docs/ddmi.md).
+beside a sum of errors (docs/ddmi.md). The distance is LPIPS (`feature_networks/lpips.py`).
 """
 
 from __future__ import annotations
@@ -22,22 +22,30 @@ MOST_WEIGHT, SMALL = 1e4, 1e-4
 """The largest ratio of gradients, and what is added to its denominator."""
 
 
-def as_images(queries: Queries, values: Float[Tensor, "B M C"], least_side: int) -> Float[Tensor, "B C R R"]:
+REMEDIES = {"adversarial": "take a lower `discriminator_depth`", "perceptual": "raise `domain.resolution`"}
+"""What fits a setting to smaller images."""
+COLORS = (1, 3)
+"""Channels of the images that LPIPS compares; gray is three equal ones."""
+
+
+def as_images(
+    queries: Queries, values: Float[Tensor, "B M C"], least_side: int, setting: str = "adversarial"
+) -> Float[Tensor, "B C R R"]:
     """Values at the pixels of square images, listed row by row, as these images.
 
     Raises:
-        UsageError: the queries are no square grid, or it is smaller than `least_side`.
+        UsageError: the queries are no square grid, or it is smaller than `least_side`; names the setting that needs it.
     """
     side = math.isqrt(len(queries))
     if queries.cell_sizes is None or side * side != len(queries):
         raise UsageError(
-            f"`adversarial` of [method] compares images, and {len(queries):,} queries of these sets are none",
+            f"`{setting}` of [method] compares images, and {len(queries):,} queries of these sets are none",
             hint="leave it out",
         )
     if side < least_side:
         raise UsageError(
-            f"`adversarial` of [method] needs images of {least_side} pixels along a side, and these have {side}",
-            hint="leave it out, take a lower `discriminator_depth`, or larger crops by a higher lowest scale in `domain.scales`",
+            f"`{setting}` of [method] needs images of {least_side} pixels along a side, and these have {side}",
+            hint=f"leave it out, {REMEDIES[setting]}, or take larger crops by a higher lowest scale in `domain.scales`",
         )
     return values.mT.unflatten(2, (side, side))
 
@@ -50,6 +58,38 @@ def logits(
     images = as_images(queries, values, discriminator.least_side)
     assert isinstance(spec.layout, Grid) and queries.cell_sizes is not None
     return discriminator(images, (queries.cell_sizes * (min(spec.layout.shape) / 2)).log()).float()
+
+
+def check_perceptual(spec: SetSpec, least_side: int) -> None:
+    """Raise UsageError unless the sets are images that LPIPS compares."""
+    if not isinstance(spec.layout, Grid) or len(spec.layout.shape) != 2 or spec.brightest is None:
+        raise UsageError(
+            f"`perceptual` of [method] compares images, and these sets are {spec.layout}", hint="leave it out"
+        )
+    if spec.value_size not in COLORS:
+        raise UsageError(
+            f"`perceptual` of [method] compares gray or RGB images, and these have {spec.value_size} channels",
+            hint="leave it out, or set `domain.channels` to 1 or 3",
+        )
+    if min(spec.layout.shape) < least_side:
+        raise UsageError(
+            f"`perceptual` of [method] needs images of {least_side} pixels along a side, and these have "
+            f"{min(spec.layout.shape)}",
+            hint=f"leave it out, or {REMEDIES['perceptual']}",
+        )
+
+
+def perceptual_distance(
+    network: Any, spec: SetSpec, queries: Queries, made: Float[Tensor, "B M C"], values: Float[Tensor, "B M C"]
+) -> Float[Tensor, " B"]:
+    """LPIPS of each decoded image to the data's, in fp32 whatever the precision of the run."""
+    assert spec.brightest is not None
+    with torch.autocast(made.device.type, enabled=False):
+        colors = [
+            as_images(queries, each.float() / spec.brightest, network.least_side, "perceptual").expand(-1, 3, -1, -1)
+            for each in (made, values)
+        ]
+        return network(*colors)
 
 
 def hinge_loss(real: Float[Tensor, "B h w"], made: Float[Tensor, "B h w"]) -> Float[Tensor, " B"]:

@@ -43,6 +43,11 @@ class Config:
     """Channels of the discriminator's first layer."""
     discriminator_depth: int = 3
     """Layers of the discriminator that halve the resolution."""
+    perceptual: float = 0.0
+    """Weight of LPIPS, a distance of images by features of VGG16, beside the mean error of the values; 0: there is none."""
+    perceptual_weights: str | None = None
+    """The file of LPIPS's weights (docs/feature-weights.md). None: `lpips.safetensors` in the folder INRFLOW_WEIGHTS, else
+    `weights`."""
     num_queries: int | None = None
     """Pairs that the autoencoder decodes per set in training, drawn at random for each set; None decodes all."""
     path: Literal["linear", "trigonometric", "scaled-linear"] = "trigonometric"
@@ -78,8 +83,13 @@ class Config:
         idle = [name for name in ADVERSARY if not self.adversarial and getattr(self, name) != usual[name]]
         if idle:
             raise ValueError(f"`{idle[0]}` is set, and `adversarial` is 0: set both or neither")
-        if self.adversarial and self.num_queries is not None:
-            raise ValueError("`num_queries` is set, and `adversarial` needs whole images: leave one of them out")
+        if not 0 <= self.perceptual < math.inf:
+            raise ValueError(f"`perceptual` is {self.perceptual}: 0 or more")
+        if self.perceptual_weights is not None and not self.perceptual:
+            raise ValueError("`perceptual_weights` is set, and `perceptual` is 0: set both or neither")
+        for name in ("adversarial", "perceptual"):
+            if getattr(self, name) and self.num_queries is not None:
+                raise ValueError(f"`num_queries` is set, and `{name}` needs whole images: leave one of them out")
         if self.num_queries is not None and self.num_queries < 1:
             raise ValueError(f"`num_queries` is {self.num_queries}: at least 1, or leave it out to decode all")
         if self.time == "steps" and self.path != "scaled-linear":

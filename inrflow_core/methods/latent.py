@@ -8,6 +8,8 @@ paper, and why.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +18,18 @@ from torch import Tensor, nn
 
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
+from inrflow_core.feature_networks._contract import find_distance
 from inrflow_core.layers.patch_discriminator import PatchDiscriminator
 from inrflow_core.methods._autoencoder_loss import Latents, error_of_values, total, training_pairs
 from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.methods._flow_sampling import SamplingOptions
-from inrflow_core.methods._image_losses import adaptive_weight, hinge_loss, logits
+from inrflow_core.methods._image_losses import (
+    adaptive_weight,
+    check_perceptual,
+    hinge_loss,
+    logits,
+    perceptual_distance,
+)
 from inrflow_core.methods._latent_config import Config, SamplingConfig, sampling_options
 from inrflow_core.methods._latent_field import LatentField, load_field
 from inrflow_core.methods._latent_mixing import ConditionedDenoiser
@@ -36,6 +45,8 @@ STAGES = (
     Stage("diffusion", {"main": ("denoiser",)}, reads=LATENTS),
 )
 DISCRIMINATOR = "discriminator"
+LPIPS = "lpips"
+"""The network of the perceptual loss."""
 NETWORKS = ("autoencoder", "readout", "denoiser")
 USES_SAMPLER = True
 ENCODES = True
@@ -50,6 +61,7 @@ __all__ = [
     "SamplingOptions",
     "build",
     "load_field",
+    "pretrained",
     "sampling_options",
     "stages",
 ]
@@ -61,6 +73,11 @@ def stages(config: Config) -> tuple[Stage, ...]:
         return STAGES
     first, *others = STAGES
     return (Stage(first.name, {**first.optimizers, DISCRIMINATOR: (DISCRIMINATOR,)}), *others)
+
+
+def pretrained(config: Config) -> dict[str, dict[str, str | None]]:
+    """Of the stage `autoencoder`: LPIPS and its file, with a perceptual loss."""
+    return {STAGES[0].name: {LPIPS: config.perceptual_weights}} if config.perceptual else {}
 
 
 def build(preset: Preset, spec: SetSpec) -> LatentDiffusion:
@@ -96,6 +113,8 @@ def build(preset: Preset, spec: SetSpec) -> LatentDiffusion:
 class LatentDiffusion(nn.Module, Method):
     """The losses of both stages, and the fields that are drawn or encoded."""
 
+    PRETRAINED = ("perceptual",)
+
     discriminator: PatchDiscriminator
     latent_mean: Tensor
     latent_std: Tensor
@@ -112,6 +131,10 @@ class LatentDiffusion(nn.Module, Method):
         if config.adversarial:
             width, depth = config.discriminator_width, config.discriminator_depth
             self.discriminator = PatchDiscriminator(spec.value_size, width, depth)
+        self.perceptual: Any = None
+        if config.perceptual:
+            check_perceptual(spec, find_distance(LPIPS).LPIPS.least_side)
+        self._terms: dict[str, Tensor] = {}
         self.path = paths.PATHS[config.path]
         self.error = error_of_values(config, spec)
         channels = self.autoencoder.latent_spec.value_size
@@ -133,10 +156,24 @@ class LatentDiffusion(nn.Module, Method):
         names = (*NETWORKS, DISCRIMINATOR) if self.config.adversarial else NETWORKS
         return {name: getattr(self, name) for name in names}
 
+    def begin_stage(self, stage: str) -> None:
+        """The network of the perceptual loss is there in the first stage alone, without numbers until `load_pretrained`."""
+        is_used = self.config.perceptual > 0 and stage == STAGES[0].name
+        self.perceptual, self._terms = find_distance(LPIPS).LPIPS() if is_used else None, {}
+
+    def load_pretrained(self, files: Mapping[str, Path]) -> None:
+        """Read the weights of LPIPS in the stage that uses them."""
+        if self.perceptual is not None:
+            self.perceptual.load(files[LPIPS])
+
+    def loss_terms(self) -> Mapping[str, Float[Tensor, ""]]:
+        """`perceptual`: LPIPS of the last loss of the autoencoder, not weighted."""
+        return self._terms
+
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, " B"]:
         """The loss of each set.
 
-        In the stage `autoencoder` it is the error of the decoded values plus the weighted divergence of the latents' Gaussians
+        In the stage `autoencoder` it is the error of the decoded values, with a perceptual one, plus the weighted divergence of the latents' Gaussians
         from the standard normal (equation 9), means or sums over values and latents; in the stage `diffusion` the mean squared
         error of the velocity, or on the path `scaled-linear` of the noise, of latents drawn from their Gaussians. Everything
         random is keyed by the seeds of the sets.
@@ -203,6 +240,10 @@ class LatentDiffusion(nn.Module, Method):
         queries, values = training_pairs(self.config, batch.queries)
         made, latents = self._decode(batch, queries)
         error = self.error(made, values).mean((1, 2))
+        if self.perceptual is not None:
+            distance = perceptual_distance(self.perceptual, self.shape, queries, made, values)
+            self._terms = {"perceptual": distance.detach().mean()}
+            error = error + self.config.perceptual * distance
         if self.config.is_adversarial(state.step) and torch.is_grad_enabled():
             score = -logits(self.discriminator, self.shape, queries, made).mean((1, 2))
             ratio = adaptive_weight(error.mean(), score.mean(), self.readout.last_weight)

@@ -36,13 +36,19 @@ def count_parameters(method: nn.Module) -> dict[str, int]:
     for network in networks(method):
         counts |= dict.fromkeys(_named_parts(network).values(), 0)
     for name, child in method.named_children():
-        if name in method.TRAINING_ONLY:  # pyright: ignore[reportOperatorIssue]
+        if name in (*method.TRAINING_ONLY, *method.PRETRAINED):  # pyright: ignore[reportGeneralTypeIssues]
             continue
         for key, weight in child.named_parameters():
             inner, _, is_inside = key.partition(".")
             part = _part(child, inner) if child in split and (is_inside or inner in _named_parts(child)) else name
             counts[part] = counts.get(part, 0) + weight.numel()
     return counts
+
+
+def count_pretrained(method: nn.Module) -> int:
+    """Parameters of the frozen networks of files that training needs beside those of a weights file."""
+    frozen = [getattr(method, name) for name in method.PRETRAINED]  # pyright: ignore[reportGeneralTypeIssues]
+    return sum(weight.numel() for child in frozen if child is not None for weight in child.parameters())
 
 
 def _part(network: nn.Module, child: str) -> str:

@@ -200,12 +200,13 @@ class Planner:
         method = self._model(checkpointed).method
         check_zero_stage(method, self._stage, stage)
         weights = sum(p.numel() for p in method.parameters())
+        saved = weights - parts.count_pretrained(method)
         by_optimizer = weights_by_optimizer(method, self._stage)
         trained = sum(p.numel() for own in by_optimizer.values() for p in own.values())
         num_micro = max(1, settings.batch // self.world.size // micro)
         layout = zero_memory.Layout(weights, trained, settings, self.world, stage, num_micro)
         counts = parts.count_parameters(method)
-        checkpoint = zero_memory.FLOAT * (weights + sum(counts.values()) * len(settings.ema) + 2 * trained)
+        checkpoint = zero_memory.FLOAT * (saved + sum(counts.values()) * len(settings.ema) + 2 * trained)
         num_checkpoints = (
             settings.keep + (preset.eval is not None) + 1
         )  # the latest, the best, and one that is being written
@@ -221,10 +222,14 @@ class Planner:
         )
         try:
             traces = self._trace(checkpointed, micro)
+            total = _by_part(method, _sum(*(trace.executed for trace in traces)))
+            executed = {part: settings.batch / micro * count for part, count in total.items()}
             flops = {
                 part: (1 if part in method.TRAINING_ONLY else BACKWARD) * settings.batch * count
                 for part, count in self._forward_flops.items()
             }
+            # Frozen networks are not recomputed, and their backward pass is of the input alone.
+            flops |= {part: executed[part] for part in method.PRETRAINED if part in executed}
         except UntraceableError as error:
             return replace(plan, problem=str(error))
         read_ahead = self._read_ahead(micro)
@@ -232,8 +237,6 @@ class Planner:
             (_memory(trace, layout, read_ahead, self._allowance) for trace in traces),
             key=lambda rows: sum(rows[0].values()),
         )
-        total = _by_part(method, _sum(*(trace.executed for trace in traces)))
-        executed = {part: settings.batch / micro * count for part, count in total.items()}
         return replace(plan, flops=flops, memory=memory, most=most, executed=executed)
 
     def _read_ahead(self, micro: int) -> int:

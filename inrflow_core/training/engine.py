@@ -261,9 +261,15 @@ class Engine:
 
     def _state(self, *, training_only: bool = False) -> dict[str, Tensor]:
         """The tensors of the method's weights file, or those that only training needs."""
-        heads = tuple(f"{name}." for name in self.method.TRAINING_ONLY)
+        heads, frozen = (
+            tuple(f"{name}." for name in names) for names in (self.method.TRAINING_ONLY, self.method.PRETRAINED)
+        )
         state = self.method.state_dict(keep_vars=True)
-        return {name: tensor for name, tensor in state.items() if name.startswith(heads) == training_only}
+        return {
+            name: tensor
+            for name, tensor in state.items()
+            if name.startswith(heads) == training_only and not name.startswith(frozen)
+        }
 
     def _assemble(self, parameter: Tensor, moment: str) -> Tensor:
         """A whole moment in stages 1 and 2, where each process has a range of it or nothing.

@@ -57,6 +57,8 @@ VERSIONS = ("torch", "deepspeed", "numpy", "safetensors", "h5py")
 DATA_ASIDE = {"path", "prepare", "prefetch"}
 CONDITION_ASIDE = {"weights"}
 """The path of an embedder's weights; `condition_features` compares their digest."""
+METHOD_ASIDE = {"perceptual_weights"}
+"""The path of a frozen network's weights; `pretrained` compares their digest."""
 NETWORK_ASIDE = {"checkpoint_activations"}
 """Recomputes activations, with the same result to the bit."""
 
@@ -115,6 +117,7 @@ def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:
         "training": RESUMABLE_SETTINGS,
         "data": DATA_ASIDE,
         "condition": CONDITION_ASIDE,
+        "method": METHOD_ASIDE,
         "network": NETWORK_ASIDE,
     }
     names = [stage.name for stage in now.stages]

@@ -32,6 +32,7 @@ from inrflow_core.training import (
     periodic_eval,
     planned_sizes,
     precompute,
+    pretrained,
     run_folder,
     stages,
 )
@@ -81,6 +82,8 @@ class CheckedTrainJob:
     initial: Path | None
     """Initial weights, if the job names some and the run has no checkpoint yet."""
     evaluation: Evaluation | None
+    pretrained: dict[str, Path]
+    """Weights of frozen networks that the remaining stages train with, by network."""
     eval_seconds: float
     """Estimated seconds of the first evaluation without sampling, on the main process."""
 
@@ -116,7 +119,7 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     """Check data, settings, metrics and device, without a model.
 
     Raises:
-        MissingError: the shards, the initial weights or those of a metric's network are absent.
+        MissingError: the shards, the initial weights or those of a metric's or a loss's network are absent.
         UsageError: the shards are of another domain, classes or features do not match the preset, a metric cannot be
             computed, the run has other settings, the device is absent, or the batch does not divide over the processes.
     """
@@ -139,7 +142,12 @@ def check_job(job: TrainJob, environment: dict[str, str]) -> CheckedTrainJob:
     initial = run.resolve_weights(job.init_from) if job.init_from is not None and is_fresh else None
     evaluated = periodic_eval.prepare(preset, loader.shards, job.out, str(world.device))
     eval_seconds = evaluated.estimate_seconds() if evaluated is not None and world.is_main else 0.0
-    ready = CheckedTrainJob(job, world, loader, held_out, existing, precision, parts, initial, evaluated, eval_seconds)
+    frozen = pretrained.find(
+        preset, existing.step or 0 if existing else 0, job.say if world.is_main else lambda text: None
+    )
+    ready = CheckedTrainJob(
+        *(job, world, loader, held_out, existing, precision, parts, initial, evaluated), frozen, eval_seconds
+    )
     if existing is not None:
         run_folder.check_not_beyond(job.out, existing, sum(part.settings.steps for part in parts))
         run_folder.check_same_data(job.out, existing, ready.data)
@@ -214,12 +222,15 @@ def _build_trainer(ready: CheckedTrainJob) -> Trainer:
     job, world, settings = ready.job, ready.world, ready.job.preset.training.config
     embedder = condition_features.prepare(job.preset, ready.loader, world.device)
     provenance = condition_features.provenance(job.preset, ready.loader, embedder)
+    frozen = pretrained.digests(ready.pretrained)
     if ready.existing_run is not None and ready.existing_run.step is not None:
         condition_features.check_unchanged(job.out, ready.existing_run.step, provenance)
+        frozen = pretrained.check_unchanged(job.out, ready.existing_run.step, frozen)
     if world.is_main and job.check_data:
         _check_shards(ready)
     process_group.init_process_group(world)
     recorded = {"classes": ready.loader.classes, "normalization": provenance}
+    recorded |= {pretrained.KEY: frozen} if frozen else {}
     cameras = ready.loader.support_cameras()
     model = replace(_build(ready), metadata=recorded if cameras is None else {**recorded, support_cameras.KEY: cameras})
     if embedder is not None:
@@ -230,6 +241,8 @@ def _build_trainer(ready: CheckedTrainJob) -> Trainer:
         stage: StageJob, restore: Callable[[StageRun], None] = lambda run: None, *, is_finished: bool = False
     ) -> StageRun:
         model.method.begin_stage(stage.stage.name)
+        if stage.settings.steps and not is_finished:
+            model.method.load_pretrained(ready.pretrained)
         data = stages.data_of(stage, ready.loader, ready.held_out)
         run = stages.start(stage, job.preset, model.method, world, precision=ready.precision, data=data)
         restore(run)

@@ -62,6 +62,8 @@ class StepMeans(NamedTuple):
     """Mean losses, by optimizer."""
     norms: dict[str, float]
     """Gradient norms of the last step, by optimizer."""
+    terms: dict[str, float]
+    """Means of parts of the first optimizer's loss, by name."""
     samples: int
     seconds: float
     waited: float
@@ -75,8 +77,10 @@ class StepMeter:
         self._batches = batches
         self._begin()
 
-    def count(self, results: Mapping[str, OptimizerStep], samples: int) -> None:
-        """Add a step of each optimizer."""
+    def count(self, results: Mapping[str, OptimizerStep], terms: Mapping[str, Tensor], samples: int) -> None:
+        """Add a step of each optimizer, and the parts of the first one's loss."""
+        for name, term in terms.items():
+            self._terms[name] = self._terms.get(name, 0.0) + term
         for name, result in results.items():
             self._losses[name] = self._losses.get(name, 0.0) + result.loss
             self._norms[name] = result.norm
@@ -86,14 +90,16 @@ class StepMeter:
     def take(self) -> StepMeans:
         """The means since the last call; waits for the device."""
         losses = {name: float(loss) / self._steps for name, loss in self._losses.items()}
+        terms = {name: float(term) / self._steps for name, term in self._terms.items()}
         norms = {name: float(norm) for name, norm in self._norms.items()}
         seconds, waited = time.perf_counter() - self._start, self._batches.seconds_blocked - self._waited
-        means = StepMeans(losses, norms, self._samples, seconds, waited)
+        means = StepMeans(losses, norms, terms, self._samples, seconds, waited)
         self._begin()
         return means
 
     def _begin(self) -> None:
         self._losses: dict[str, Any] = {}
+        self._terms: dict[str, Any] = {}
         self._norms: dict[str, Tensor] = {}
         self._steps = self._samples = 0
         self._waited = self._batches.seconds_blocked

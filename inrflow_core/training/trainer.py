@@ -179,12 +179,16 @@ class Trainer:
         if len(stage.engines) > 1:
             micro = list(micro)
         results: dict[str, OptimizerStep] = {}
+        terms: dict[str, Any] = {}
         for name, engine in stage.engines.items():
             if len(stage.engines) > 1:
                 engine.select()
             loss = torch.zeros((), device=self.world.device)
             for batch in micro:
                 loss += engine.backward(batch, state) / num
+                if engine is stage.engine:
+                    for term, mean in self.model.method.loss_terms().items():
+                        terms[term] = terms.get(term, 0.0) + mean / num
             results[name] = OptimizerStep(loss, engine.step(stage.rates[name].rate(state.step)))
         is_finite = functools.reduce(torch.logical_and, [result.norm.isfinite() for result in results.values()])
         with torch.no_grad():
@@ -196,7 +200,7 @@ class Trainer:
         counters.samples_seen += self.settings.batch
         counters.flops += stage.job.plan.total_flops
         self.skipped_steps.count(is_finite, counters.step)
-        self.meter.count(results, self.settings.batch)
+        self.meter.count(results, terms, self.settings.batch)
 
     def save(self) -> None:
         """Save a checkpoint of this step."""
@@ -344,10 +348,12 @@ class Trainer:
         means = self.meter.take()
         samples, seconds = means.samples, means.seconds
         names, size = list(means.losses), self.world.size
-        *losses, waited = self.engine.all_reduce_sum(*means.losses.values(), means.waited / seconds)
+        sums = self.engine.all_reduce_sum(*means.losses.values(), *means.terms.values(), means.waited / seconds)
+        losses, terms, waited = sums[: len(names)], sums[len(names) : -1], sums[-1]
         left_in_stage = (self.settings.steps - self.counters.step_in_stage) * self.settings.batch
         later = sum(job.settings.steps * job.settings.batch for job in self.jobs[self.counters.stage + 1 :])
         others = {f"loss_{name}": loss / size for name, loss in zip(names[1:], losses[1:], strict=True)}
+        others |= {name: term / size for name, term in zip(means.terms, terms, strict=True)}
         others |= {f"gradient_norm_{name}": means.norms[name] for name in names[1:]}
         return {
             "step": self.counters.step,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from inrflow_core.feature_networks import _weights_file
+from inrflow_core.feature_networks import _weights_file, lpips
 from inrflow_core.feature_networks._weights_file import Weights
 from inrflow_core.storage import safetensors_file
 
@@ -36,6 +36,16 @@ def metadata(weights: Weights, index: int = 0, *, is_verified: bool = True) -> d
         "published_sha256": "0" * 64,
         "is_verified": "yes" if is_verified else "no",
     }
+
+
+def lpips_file(path: Path, seed: int = 0) -> str:
+    """The digest of a new file of LPIPS with random convolutions and weights of channels from 0 to 1."""
+    network = lpips.LPIPS()
+    randomize(network, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for weights in network.channels:
+        weights.uniform_(0, 1, generator=generator)
+    return write(path, network.state_dict(), metadata(lpips.WEIGHTS))
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]) -> str:

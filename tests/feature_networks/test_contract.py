@@ -21,6 +21,10 @@ def test_every_file_has_the_members_of_its_kind(name: str):
         assert file.DOMAIN in ("image", "sequence") and isinstance(file.IS_PLACEHOLDER, bool)
         assert not {"OUTPUTS", "PREPROCESSING", "WEIGHTS"} & set(vars(file))
         return
+    if file.KIND == "distance":
+        assert file.DOMAIN == "image" and isinstance(file.WEIGHTS, Weights) and file.WEIGHTS.name == name
+        assert not {"OUTPUTS", "PREPROCESSING", "FILES"} & set(vars(file))
+        return
     assert file.KIND == "extractor" and file.DOMAIN in ("image", "points")
     part = _contract.find_extractor(name)
     assert part.outputs and all(width > 0 for width in file.OUTPUTS.values()) and file.PREPROCESSING
@@ -30,9 +34,10 @@ def test_every_file_has_the_members_of_its_kind(name: str):
         assert name == file.WEIGHTS.name and set(file.FILES) == set(file.PREPROCESSING)
 
 
-def test_both_kinds_together_are_all_networks():
-    kinds = [set(_contract.names("embedder")), set(_contract.names("extractor"))]
-    assert set.union(*kinds) == set(registry.names("feature_networks")) and not set.intersection(*kinds)
+def test_all_kinds_together_are_all_networks():
+    kinds: list[_contract.Kind] = ["embedder", "extractor", "distance"]
+    names = [name for kind in kinds for name in _contract.names(kind)]
+    assert sorted(names) == registry.names("feature_networks")
 
 
 def test_a_network_of_the_other_kind_is_refused():
@@ -40,3 +45,7 @@ def test_a_network_of_the_other_kind_is_refused():
         _contract.find_extractor("dinov2")
     with pytest.raises(UsageError, match="`clip` is a network of metrics"):
         _contract.load("clip", Path("here"))
+    with pytest.raises(UsageError, match="`lpips` is a loss of training"):
+        _contract.find_extractor("lpips")
+    with pytest.raises(UsageError, match="`clip` is a network of metrics"):
+        _contract.find_distance("clip")

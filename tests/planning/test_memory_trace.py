@@ -40,7 +40,7 @@ class Denoiser(nn.Module):
     """A method with another network than ours: two linear layers on each value."""
 
     STAGES = (Stage("train"),)
-    TRAINING_ONLY = ()
+    TRAINING_ONLY = PRETRAINED = ()
 
     def __init__(self, read: Callable[[Tensor], object] = lambda loss: None) -> None:
         super().__init__()
