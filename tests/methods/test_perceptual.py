@@ -131,7 +131,9 @@ def test_the_network_is_frozen_and_there_in_the_first_stage_alone(file):
 
 
 def test_what_lpips_does_not_compare_is_refused_with_the_setting(file):
-    with pytest.raises(UsageError, match="`perceptual` of .* needs images of 16 pixels along a side, and these have 12"):
+    with pytest.raises(
+        UsageError, match="`perceptual` of .* needs images of 16 pixels along a side, and these have 12"
+    ):
         tiny.model(tiny.LATENT, method={"perceptual": 1.0})
     with pytest.raises(UsageError, match="compares gray or RGB images, and these have 4 channels"):
         model(file, {"channels": 4})
