@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_after_its_stage_a_run_goes_on_without_the_file(data: Path, file: Path, 
         _, info = models.read_metadata(folder / "weights.safetensors")
         assert info["pretrained"] == {"lpips": digest}
     other = job(data, tmp_path / "other", file, autoencoder={"steps": 0})
-    setup.train(TrainJob(**(vars(other) | {"init_from": tmp_path / "run"})))  # whose first stage is finished
+    setup.train(replace(other, init_from=tmp_path / "run"))  # whose first stage is finished
 
 
 def test_another_file_in_the_middle_of_the_stage_is_refused_and_another_path_is_not(data, file, tmp_path):
@@ -152,7 +153,7 @@ def test_weights_of_unknown_origin_are_noted(data: Path, file: Path, tmp_path: P
     published.write(file, safetensors.torch.load_file(file), published.metadata(lpips.WEIGHTS, is_verified=False))
     said: list[str] = []
     plain = job(data, tmp_path / "run", file)
-    setup.check_job(TrainJob(**(vars(plain) | {"say": said.append})), {})
+    setup.check_job(replace(plain, say=said.append), {})
     assert said == [f"note: `{file}` was converted from published files with unknown digests"]
 
 
