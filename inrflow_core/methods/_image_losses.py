@@ -1,8 +1,8 @@
 """Losses of the autoencoder that need whole images: of an adversary, and a perceptual distance.
 
-Source of the adversary's: latent diffusion (Rombach et al. 2022, arXiv:2112.10752) and VQGAN (Esser et al. 2021, arXiv:2012.09841): the hinge loss of a
-patch discriminator, weighted by a ratio of gradients. DDMI's release has neither ratio, so that its adversary counts for nothing
-beside a sum of errors (docs/ddmi.md). The distance is LPIPS (`feature_networks/lpips.py`).
+Source: latent diffusion (Rombach et al. 2022, arXiv:2112.10752) and VQGAN (Esser et al. 2021, arXiv:2012.09841): LPIPS beside the mean
+error (`feature_networks/lpips.py`), and the hinge loss of a patch discriminator, weighted by a ratio of gradients. DDMI's release has
+sums and no ratio, so that neither counts for much beside its sum of errors (docs/ddmi.md).
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from inrflow_core.sets import Grid, Queries, SetSpec
 
 MOST_WEIGHT, SMALL = 1e4, 1e-4
 """The largest ratio of gradients, and what is added to its denominator."""
-
-
 REMEDIES = {"adversarial": "take a lower `discriminator_depth`", "perceptual": "raise `domain.resolution`"}
-"""What fits a setting to smaller images."""
+"""What makes images large enough for a setting."""
 COLORS = (1, 3)
 """Channels of the images that LPIPS compares; gray is three equal ones."""
 
@@ -61,7 +59,7 @@ def logits(
 
 
 def check_perceptual(spec: SetSpec, least_side: int) -> None:
-    """Raise UsageError unless the sets are images that LPIPS compares."""
+    """Raise UsageError unless the sets are gray or RGB images of `least_side` pixels a side or more."""
     if not isinstance(spec.layout, Grid) or len(spec.layout.shape) != 2 or spec.brightest is None:
         raise UsageError(
             f"`perceptual` of [method] compares images, and these sets are {spec.layout}", hint="leave it out"
@@ -82,7 +80,11 @@ def check_perceptual(spec: SetSpec, least_side: int) -> None:
 def perceptual_distance(
     network: Any, spec: SetSpec, queries: Queries, made: Float[Tensor, "B M C"], values: Float[Tensor, "B M C"]
 ) -> Float[Tensor, " B"]:
-    """LPIPS of each decoded image to the data's, in fp32 whatever the precision of the run."""
+    """LPIPS of each decoded image to the data's, in fp32 whatever the precision of the run.
+
+    Raises:
+        UsageError: see `as_images`; crops may be smaller than the training images.
+    """
     assert spec.brightest is not None
     with torch.autocast(made.device.type, enabled=False):
         colors = [

@@ -44,7 +44,8 @@ class Config:
     discriminator_depth: int = 3
     """Layers of the discriminator that halve the resolution."""
     perceptual: float = 0.0
-    """Weight of LPIPS, a distance of images by features of VGG16, beside the mean error of the values; 0: there is none."""
+    """Weight of LPIPS, a distance of images by features of VGG16, added to the mean error of the values; 0: there is none. It
+    needs whole gray or RGB images of 16 pixels a side or more."""
     perceptual_weights: str | None = None
     """The file of LPIPS's weights (docs/feature-weights.md). None: `lpips.safetensors` in the folder INRFLOW_WEIGHTS, else
     `weights`."""

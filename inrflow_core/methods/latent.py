@@ -173,10 +173,10 @@ class LatentDiffusion(nn.Module, Method):
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, " B"]:
         """The loss of each set.
 
-        In the stage `autoencoder` it is the error of the decoded values, with a perceptual one, plus the weighted divergence of the latents' Gaussians
-        from the standard normal (equation 9), means or sums over values and latents; in the stage `diffusion` the mean squared
-        error of the velocity, or on the path `scaled-linear` of the noise, of latents drawn from their Gaussians. Everything
-        random is keyed by the seeds of the sets.
+        In the stage `autoencoder` it is the error of the decoded values, if set a perceptual distance, plus the weighted
+        divergence of the latents' Gaussians from the standard normal (equation 9), means or sums over values and latents; in the
+        stage `diffusion` the mean squared error of the velocity, or on the path `scaled-linear` of the noise, of latents drawn
+        from their Gaussians. Everything random is keyed by the seeds of the sets.
         """
         if optimizer == DISCRIMINATOR:
             return self._discriminator_loss(batch, state)

@@ -69,21 +69,21 @@ def logged(out: Path) -> list[float]:
 
 
 def test_the_distance_of_one_image_falls_and_is_logged_by_its_name(file: Path, tmp_path: Path):
-    """One image, 120 steps, LPIPS alone: the error of the values counts a thousandth."""
+    """One image, 40 steps, LPIPS alone: the error of the values counts a thousandth."""
     rows = np.add.outer(np.arange(SIDE), 2 * np.arange(SIDE)) * 5
     values = np.broadcast_to(rows[None, :, :, None], (30, SIDE, SIDE, 1)).astype(np.uint8)
     data = small._write(tmp_path / "shards", "image", values, np.arange(30) % 3, small.CLASSES)
     method = {"perceptual": 1000.0, "kl": 0.0}
-    train = {"learning_rate": 3e-3, "clip": 1.0, "autoencoder": {"steps": 120}}
+    train = {"learning_rate": 3e-3, "clip": 1.0, "steps": 1, "held_out_every": 100, "autoencoder": {"steps": 40}}
     out = tmp_path / "run"
     (tmp_path / "preset.toml").write_text(toml.to_toml(tables(file, method, **train)))
     words = ["--preset", tmp_path / "preset.toml", "--data", data, "--out", out, "--device", "cpu", "--threads", "1"]
     assert app.run(["train", *map(str, words)]) == Exit.DONE
     result = logged(out)
-    assert len(result) == 120 and all(
+    assert len(result) == 40 and all(
         record["stage"] == "autoencoder" for record in records(out) if "perceptual" in record
     )
-    assert np.mean(result[-10:]) < 0.5 * np.mean(result[:3])
+    assert np.mean(result[-10:]) < 0.2 * np.mean(result[:3])
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2])
