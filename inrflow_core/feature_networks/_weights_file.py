@@ -155,7 +155,7 @@ def check_header(path: Path, weights: Weights) -> bool:
     """Whether a file says that it was converted from verified published files; reads its header alone.
 
     Raises:
-        IntegrityError: it is no whole safetensors file, or of another format or network.
+        IntegrityError: it is damaged, or of another format or network.
     """
     again = f"convert it again with `{weights.command(weights.published[0].file, path)}`"
     metadata = safetensors_file.read_metadata(path, hint=again)

@@ -108,7 +108,7 @@ def test_no_file_of_a_run_holds_the_network_and_a_resumed_run_equals_an_unbroken
     assert models.load(folder / "weights.safetensors").method.perceptual is None
 
 
-def test_after_its_stage_a_run_goes_on_without_the_file(data: Path, file: Path, tmp_path: Path):
+def test_after_its_stage_a_run_resumes_without_the_file(data: Path, file: Path, tmp_path: Path):
     digest = published.lpips_file(file)
     setup.train(job(data, tmp_path / "run", file, 4))
     file.unlink()
