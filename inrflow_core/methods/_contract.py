@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -19,6 +20,8 @@ from inrflow_core.sets import CoordValueSet, SetSpec, TrainBatch
 from inrflow_core.shards.manifest import ChannelStats
 
 SHARDS = "shards"
+PRECOMPUTED_DTYPE = torch.float16
+"""How precomputed values are stored, and how `loss` gets them: half of float32's disk, numbers up to 65,504."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,23 @@ class Method(Protocol):
         """Update what belongs to the method and not to an optimizer, such as a teacher's average; without gradients."""
 
     def precompute(self, name: str, sets: CoordValueSet) -> Float[Tensor, "B N C"]:
-        """What stages with `reads = name` get as the values of these sets, such as latents; fp32, of one shape for all sets.
+        """What stages with `reads = name` get as the values of these sets, such as latents; of one shape for all sets.
 
-        It is computed once for each set, without augmentation, and kept in the run folder. It depends on the set alone and
-        on weights of networks that these stages do not train.
+        It is computed once for each set, without augmentation, and stored in the run folder as `PRECOMPUTED_DTYPE`. It depends
+        on the set alone and on weights of networks that these stages do not train.
         """
         raise AssertionError(f"a stage reads `{name}`, and the method does not override `precompute`")
 
+    def measured_channels(self, name: str, values: Float[Tensor, "B N C"]) -> Float[Tensor, "B N S"]:
+        """The channels whose statistics `begin_precomputed` gets, from stored values in float32: by default the values.
+
+        It is called once for each set, on the CPU, and uses no weights.
+        """
+        return values
+
     def begin_precomputed(self, name: str, statistics: ChannelStats) -> None:
-        """Take over the mean and standard deviation of each channel of what a stage reads; called where the stage begins."""
+        """Take over the mean and standard deviation of each of the `measured_channels` over the training sets; called where
+        the stage begins."""
 
     def sample(self, context: Any, seeds: Any, condition: Any, options: Any) -> Any:
         """New functions (a `Field`), one per seed."""

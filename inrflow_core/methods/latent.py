@@ -185,9 +185,15 @@ class LatentDiffusion(nn.Module, Method):
         return self._diffusion_loss(batch.context)
 
     def precompute(self, name: str, sets: CoordValueSet) -> Float[Tensor, "B K E"]:
-        """Mean and standard deviation of the latents, one after the other along the channels."""
+        """Mean and logarithm of the variance of the latents, one after the other along the channels."""
         assert name == LATENTS
-        return torch.cat(self.autoencoder.encode(sets.values), -1)
+        mean, std = self.autoencoder.encode(sets.values)
+        return torch.cat([mean, 2 * std.log()], -1)
+
+    def measured_channels(self, name: str, values: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
+        """Mean and variance of the latents."""
+        mean, log_variance = values.chunk(2, -1)
+        return torch.cat([mean, log_variance.exp()], -1)
 
     def begin_precomputed(self, name: str, statistics: ChannelStats) -> None:
         """Take over mean and deviation of each latent channel, unless latents are used as they are.
@@ -196,9 +202,10 @@ class LatentDiffusion(nn.Module, Method):
         """
         if not self.config.standardize:
             return
-        mean, spread = (torch.tensor(numbers).double().chunk(2) for numbers in (statistics.mean, statistics.std))
-        self.latent_mean.copy_(mean[0])
-        self.latent_std.copy_((spread[0].square() + spread[1].square() + mean[1].square()).sqrt().clamp(min=1e-6))
+        mean, within = torch.tensor(statistics.mean).double().chunk(2)
+        between, _ = torch.tensor(statistics.std).double().chunk(2)
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_((between.square() + within).sqrt().clamp(min=1e-6))
 
     def unscaled(self, latents: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
         """The denoiser's latents in the autoencoder's scale."""
@@ -268,8 +275,10 @@ class LatentDiffusion(nn.Module, Method):
         return self.readout.query(fields, queries, seeds=batch.queries.seeds).float(), latents
 
     def _diffusion_loss(self, sets: CoordValueSet) -> Float[Tensor, " B"]:
-        mean, std = sets.values.chunk(2, -1)
-        latents = (mean + std * self._latent_noise(sets.seeds) - self.latent_mean) / self.latent_std
+        mean, log_variance = sets.values.float().chunk(2, -1)
+        latents = (
+            mean + (log_variance / 2).exp() * self._latent_noise(sets.seeds) - self.latent_mean
+        ) / self.latent_std
         t = self.sample_times(sets.seeds).to(latents.dtype)
         eps = noise_field.normal(
             sets.seeds, sets.queries.noise_keys.long(), purpose="noise", channels=latents.shape[-1]

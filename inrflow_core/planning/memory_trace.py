@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from inrflow_core import models
-from inrflow_core.methods._contract import SHARDS, Stage, StepState
+from inrflow_core.methods._contract import PRECOMPUTED_DTYPE, SHARDS, Stage, StepState
 from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.planning import flops, parts
 from inrflow_core.runtime import cache_blocks
@@ -285,7 +285,7 @@ def example_of_stage(model: models.Model, stage: Stage, mode: FakeTensorMode) ->
     one = batch.context
     with mode, torch.no_grad():
         shape = model.method.precompute(stage.reads, one.map(mode.from_tensor)).shape
-    return TrainBatch.from_sets(one.with_values(torch.zeros(shape)))
+    return TrainBatch.from_sets(one.with_values(torch.zeros(shape, dtype=PRECOMPUTED_DTYPE)))
 
 
 def dummy_set(model: models.Model) -> CoordValueSet:

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from inrflow_core.config.preset import Part
 from inrflow_core.config.training import DataConfig, divisors
+from inrflow_core.domains._contract import conditions
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.numerics import keyed_random
-from inrflow_core.sets import CoordValueSet, TrainBatch
+from inrflow_core.sets import Condition, CoordValueSet, TrainBatch
 from inrflow_core.shards.batch import ConditionSelection
 from inrflow_core.shards.shard_dataset import ShardDataset
 from inrflow_core.training.device_transfer import DeviceTransfer, InFlightBatch
@@ -52,7 +53,12 @@ class Loader:
             )
         self.shards, self.domain, self.split, self.seed, self.batch_size = shards, domain, split, seed, batch
         self.classes = list(config.classes) or list(shards.classes)
-        self._reads, self._has_views = required_conditions(domain, condition)
+        self._conditioned_on: tuple[str, ...] = ()
+        """What the condition network reads from the shards."""
+        self._has_views = False
+        if condition is not None:
+            self._conditioned_on = tuple(condition.module.required_conditions(condition.config))
+            self._has_views = condition.module.HAS_VIEWS
         self._numbers: np.ndarray | None = None
         self._selected: np.ndarray | None = None
         if config.classes:
@@ -96,11 +102,17 @@ class Loader:
     ) -> CoordValueSet:
         """The sets of some examples with these seeds; `with_values=False` reads no values and returns zeros."""
         indices = examples if self._selected is None else self._selected[examples]
-        views = keyed_random.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
-        conditions = ConditionSelection(self._reads, views)
+        selection = ConditionSelection((*self.domain.REQUIRED_CONDITIONS, *self._conditioned_on), self._views(seeds))
         rows = self.domain.rows_to_read(self.shards.sizes_at(self.split, indices), seeds)
-        read = self.shards.read(self.split, indices, out=out, conditions=conditions, with_values=with_values, rows=rows)
+        read = self.shards.read(self.split, indices, out=out, conditions=selection, with_values=with_values, rows=rows)
         return self.domain.to_set(read, seeds, self._labels(read.labels), augment=augment)
+
+    def condition(self, examples: Int64[np.ndarray, " B"], seeds: Int64[Tensor, " B"]) -> Condition:
+        """The labels of some examples and what the condition network reads; neither values nor the domain's conditions."""
+        indices = examples if self._selected is None else self._selected[examples]
+        selection = ConditionSelection(self._conditioned_on, self._views(seeds))
+        read = self.shards.read(self.split, indices, conditions=selection, with_values=False)
+        return conditions(self._labels(read.labels), read)
 
     def support_cameras(self) -> list[list[float]] | None:
         """Cameras of `NUM_CAMERAS` random views of examples that are evenly spaced; None for sets without cameras.
@@ -154,16 +166,12 @@ class Loader:
                 f"no example of the split `{self.split}` is of the classes {list(classes)}", hint="choose other classes"
             )
 
+    def _views(self, seeds: Int64[Tensor, " B"]) -> Float64[np.ndarray, " B"] | None:
+        """The view of each set that the condition network reads, as a number in [0, 1); None where sets have one."""
+        return keyed_random.uniform(seeds, purpose="view")[:, 0].numpy() if self._has_views else None
+
     def _labels(self, labels: np.ndarray | None) -> np.ndarray | None:
         return labels if labels is None or self._numbers is None else self._numbers[labels]
-
-
-def required_conditions(domain: Any, condition: Part | None) -> tuple[tuple[str, ...], bool]:
-    """The conditions that the domain and the conditioner read from the shards, and whether they have several views."""
-    names = tuple(domain.REQUIRED_CONDITIONS)
-    if condition is None:
-        return names, False
-    return (*names, *condition.module.required_conditions(condition.config)), condition.module.HAS_VIEWS
 
 
 class Stream(Iterator[TrainBatch]):

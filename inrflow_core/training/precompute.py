@@ -1,8 +1,8 @@
 """Precomputed inputs of a stage, such as latents: computed once for every set and stored in the run folder as shards.
 
 RUN/precomputed/latents-0123456789abcdef/     digits of the digest of weights and data
-    train-00000.h5, ...                       shards whose values are what `Method.precompute` returned
-    manifest.json                             their digests, mean and deviation of each channel; written last
+    train-00000.h5, ...                       shards whose values are what `Method.precompute` returned, float16
+    manifest.json                             their digests, statistics of `Method.measured_channels`; written last
 
 A shard is written completely or not at all: a killed run continues with the next one.
 """
@@ -10,25 +10,26 @@ A shard is written completely or not at all: a killed run continues with the nex
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float16, Float32, Float64, Int64
 from torch import Tensor
 
 from inrflow_core import __version__
 from inrflow_core.errors import Diverged, IntegrityError
-from inrflow_core.methods._contract import Stage
+from inrflow_core.methods._contract import PRECOMPUTED_DTYPE, Stage
 from inrflow_core.numerics import keyed_random
 from inrflow_core.runtime import process_group
 from inrflow_core.runtime.distributed import World
-from inrflow_core.sets import CoordValueSet, TrainBatch
+from inrflow_core.sets import CoordValueSet, Queries, TrainBatch
 from inrflow_core.shards import manifest, writer
 from inrflow_core.shards.manifest import ChannelStats, Manifest, ShardEntry, Split
 from inrflow_core.shards.schema import Header, ShardColumns
@@ -38,6 +39,8 @@ from inrflow_core.storage import plain_file
 from inrflow_core.training.loader import Loader
 
 FOLDER = "precomputed"
+FORMAT = 2
+"""Of the content of shards and manifest: a folder of another one is not read."""
 DIGITS = 16
 """Digits of the key in a folder's name."""
 TRAIN, HELD_OUT = "train", "held-out"
@@ -75,7 +78,7 @@ class PrecomputeJob:
 
 
 class PrecomputedLoader(Loader):
-    """The sets of a loader with precomputed values; labels and conditions are read from the data, values are not."""
+    """The sets of a loader with precomputed values; of the data, labels and what the condition network reads are read alone."""
 
     def __init__(self, source: Loader, precomputed: ShardDataset, split: str) -> None:
         vars(self).update(vars(source))
@@ -93,7 +96,9 @@ class PrecomputedLoader(Loader):
         """The sets of some examples with these seeds, never augmented."""
         assert with_values
         values = torch.from_numpy(self._precomputed.read(self._split, examples, out=out).values)
-        return super().sets(examples, seeds, augment=False, with_values=False).with_values(values)
+        return CoordValueSet(
+            Queries(None, torch.arange(values.shape[1])), values, seeds, self.condition(examples, seeds)
+        )
 
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:
         """The precomputed values as context and as queries: they have no pairs of the domain."""
@@ -126,8 +131,8 @@ def open_precomputed(job: PrecomputeJob) -> dict[str, Loader]:
 
 
 def _key(method: Any, stage: Stage, data: str) -> str:
-    """The SHA-256 of the weights that a stage does not train, and of the data's digest."""
-    digest = hashlib.sha256(f"{data} {SHARD_SETS} {SHARD_BYTES}".encode())
+    """The SHA-256 of the weights that a stage does not train, of the data's digest, and of how values are stored."""
+    digest = hashlib.sha256(f"{data} {SHARD_SETS} {SHARD_BYTES} {FORMAT} {PRECOMPUTED_DTYPE}".encode())
     trained = {name for names in stage.optimizers.values() for name in names}
     for name, network in method.networks().items():
         if name in trained:
@@ -183,7 +188,9 @@ def _write_shards(job: PrecomputeJob, folder: Path, split: str, loader: Loader, 
     for path, positions in missing:
         columns = ShardColumns(np.full(len(positions), -1))
         shape = (len(positions), *example.shape[1:])
-        writer.write(path, header, _pieces(job, loader, positions, number), columns, shape=shape, dtype="float32")
+        writer.write(
+            path, header, _pieces(job, loader, positions, number), columns, shape=shape, dtype=example.dtype.name
+        )
         now, done = time.monotonic(), done + len(positions)
         if job.world.is_main and now - reported > SECONDS_BETWEEN_LINES:
             reported, rate = now, done / (now - started)
@@ -200,10 +207,10 @@ def _progress(job: PrecomputeJob, done: int, num_sets: int, rate: float) -> str:
 
 
 def _pieces(job: PrecomputeJob, loader: Loader, positions: range, split: int) -> Iterator[np.ndarray]:
-    """The precomputed values of the examples at `positions`, some at a time.
+    """The precomputed values of the examples at `positions`, some at a time, as they are stored.
 
     Raises:
-        Diverged: a value is not finite.
+        Diverged: a value is not finite, or too large to be stored.
     """
     job.method.eval()
     for start in range(positions.start, positions.stop, job.sets_at_once):
@@ -212,22 +219,36 @@ def _pieces(job: PrecomputeJob, loader: Loader, positions: range, split: int) ->
         seeds = keyed_random.derive_seeds(seed, 0, torch.from_numpy(part))
         sets = loader.sets(part, seeds, augment=False).to(job.world.device)
         with torch.no_grad(), job.autocast:
-            values = job.method.precompute(job.stage.reads, sets).float().cpu()
+            values = job.method.precompute(job.stage.reads, sets).float()
         assert values.ndim == 3 and len(values) == len(part), (
             f"`precompute` returned {tuple(values.shape)}, not (B, N, C)"
         )
-        if not values.isfinite().all():
-            number = start + int((~values.flatten(1).isfinite().all(1)).nonzero()[0])
-            raise Diverged(
-                f"`{job.stage.reads}` of set {number} are not finite",
-                hint="train the stage before again with a lower `learning_rate`, into another `--out`",
-            )
-        yield values.numpy()
+        stored = values.to(PRECOMPUTED_DTYPE)
+        if not stored.isfinite().all():
+            _raise_out_of_range(job.stage.reads, values, stored, start)
+        yield stored.cpu().numpy()
+
+
+def _raise_out_of_range(
+    name: str, values: Float32[Tensor, "B N C"], stored: Float16[Tensor, "B N C"], first: int
+) -> NoReturn:
+    """Raise Diverged for the first of some sets whose values cannot be stored; `first` is the number of the first of all."""
+    row = int((~stored.flatten(1).isfinite().all(1)).nonzero()[0])
+    largest = float(values[row].abs().max())
+    if math.isfinite(largest):
+        limit = torch.finfo(PRECOMPUTED_DTYPE).max
+        what = f"are as large as {largest:.3g}: they are stored as float16, up to {limit:,.0f}"
+    else:
+        what = "are not finite"
+    raise Diverged(
+        f"`{name}` of set {first + row} {what}",
+        hint="train the stage before again with a lower `learning_rate`, into another `--out`",
+    )
 
 
 def _write_manifest(job: PrecomputeJob, folder: Path) -> None:
     """Read all shards once for their digests and statistics, and write the manifest."""
-    written = {split: [_read(path) for path in sorted(folder.glob(_file(split, None)))] for split in job.loaders}
+    written = {split: [_read(job, path) for path in sorted(folder.glob(_file(split, None)))] for split in job.loaders}
     first = written[TRAIN][0]
     manifest.save(
         Manifest(
@@ -235,7 +256,7 @@ def _write_manifest(job: PrecomputeJob, folder: Path) -> None:
             domain=job.loaders[TRAIN].shards.domain,
             version=__version__,
             shape=first.shape,
-            dtype="float32",
+            dtype=first.dtype,
             classes=(),
             normalization={},
             settings={},
@@ -251,26 +272,37 @@ def _write_manifest(job: PrecomputeJob, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _WrittenShard:
-    """A shard on disk: its entry in the manifest, the shape of one set, and sums over its values by channel."""
+    """A shard on disk: its entry in the manifest, shape and type of one set, and sums over what is measured, by channel."""
 
     entry: ShardEntry
     shape: tuple[int, ...]
+    dtype: str
     count: int
-    total: Float64[np.ndarray, " C"]
-    squares: Float64[np.ndarray, " C"]
+    total: Float64[np.ndarray, " S"]
+    squares: Float64[np.ndarray, " S"]
 
 
-def _read(path: Path) -> _WrittenShard:
+def _read(job: PrecomputeJob, path: Path) -> _WrittenShard:
+    """Read a shard once, `SETS_AT_ONCE` sets at a time."""
     shard = ShardFile(path, hint="delete it: training computes it again")
-    values = np.empty((len(shard), *shard.item_shape), np.float32)
-    shard.read(shard.values, 0, values, len(shard))
-    rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
+    count, total, squares = 0, np.float64(0), np.float64(0)
+    for start in range(0, len(shard), SETS_AT_ONCE):
+        values = np.empty((min(SETS_AT_ONCE, len(shard) - start), *shard.item_shape), shard.values.dtype)
+        shard.read(shard.values, start, values, len(values))
+        measured = (
+            job.method.measured_channels(job.stage.reads, torch.from_numpy(values).float()).flatten(0, 1).double()
+        )
+        count += len(measured)
+        total = total + measured.sum(0).numpy()
+        squares = squares + measured.square().sum(0).numpy()
     entry = ShardEntry(path.name, len(shard), path.stat().st_size, plain_file.file_digest(path))
-    return _WrittenShard(entry, values.shape[1:], len(rows), rows.sum(0), (rows**2).sum(0))
+    return _WrittenShard(
+        entry, shard.item_shape, shard.values.dtype.name, count, np.asarray(total), np.asarray(squares)
+    )
 
 
 def _statistics(shards: Sequence[_WrittenShard]) -> ChannelStats:
-    """Mean and standard deviation of each channel over all shards."""
+    """Mean and standard deviation of each measured channel over all shards."""
     count = sum(shard.count for shard in shards)
     mean = sum(shard.total for shard in shards) / count
     variance = sum(shard.squares for shard in shards) / count - mean**2

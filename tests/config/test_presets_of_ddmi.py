@@ -110,7 +110,7 @@ def test_every_preset_builds_and_has_a_loss_in_each_stage(name: str):
     first = model.method.loss(batch, StepState("autoencoder", 8, 9))
     spec = model.method.autoencoder.latent_spec
     mean = torch.randn(2, spec.num_queries, spec.value_size)
-    stored = replace(batch, context=batch.context.with_values(torch.cat([mean, torch.full_like(mean, 1e-9)], -1)))
+    stored = replace(batch, context=batch.context.with_values(torch.cat([mean, torch.full_like(mean, -30.0)], -1)))
     second = model.method.loss(stored, StepState("diffusion", 8, 9))
     for loss in (first, second):
         assert loss.shape == (2,) and loss.isfinite().all() and (loss > 0).all()

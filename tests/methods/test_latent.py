@@ -107,9 +107,9 @@ def test_without_noise_and_divergence_the_first_loss_is_the_error_of_the_reconst
 
 
 def test_latents_are_standardized_by_all_their_variance():
-    """Of means with deviation 2 and Gaussians of deviation 1.5 and 0.5, the variance is 4 + 1.25."""
+    """Of means with deviation 2 and Gaussians of deviation 1.5 and 0.5, whose mean variance is 1.25, it is 4 + 1.25."""
     built, size = model(), 3
-    statistics = ChannelStats((1.0,) * size + (1.0,) * size, (2.0,) * size + (0.5,) * size)
+    statistics = ChannelStats((1.0,) * size + (1.25,) * size, (2.0,) * size + (0.5,) * size)
     built.method.begin_precomputed("latents", statistics)
     torch.testing.assert_close(built.method.latent_mean, torch.ones(size))
     torch.testing.assert_close(built.method.latent_std, torch.full((size,), math.sqrt(4 + 1.25)))
@@ -125,7 +125,7 @@ def test_a_velocity_of_0_is_the_best_answer_for_standard_normal_latents():
     torch.nn.init.zeros_(built.method.denoiser.network.last.bias)
     generator = torch.Generator().manual_seed(2)
     mean = torch.randn(500, 9, 3, generator=generator)
-    values = torch.cat([mean, torch.full_like(mean, 1e-9)], -1)
+    values = torch.cat([mean, torch.full_like(mean, -30.0)], -1)
     batch = CoordValueSet(latent_sets(built).queries, values, torch.arange(500), {"label": torch.zeros(500).long()})
     loss = built.method.loss(TrainBatch.from_sets(batch), SECOND).mean()
     assert abs(loss / (math.pi / 2) ** 2 - 1) < 0.03

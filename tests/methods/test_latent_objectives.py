@@ -60,7 +60,7 @@ def normal_latents(built: Model, count: int) -> CoordValueSet:
     """Latents that are standard normal without noise of their own."""
     mean = torch.randn(count, 9, 3, generator=torch.Generator().manual_seed(2))
     sets = built.domain.dummy_batch(count)
-    values = torch.cat([mean, torch.full_like(mean, 1e-9)], -1)
+    values = torch.cat([mean, torch.full_like(mean, -30.0)], -1)
     labels = {"label": torch.zeros(count).long()}
     return CoordValueSet(sets.with_values(values).queries, values, torch.arange(count), labels)
 

@@ -21,8 +21,8 @@ from inrflow_core.training.setup import TrainJob
 from tests import own_methods
 from tests.training import small, staged_runs
 
-SET_BYTES = 3 * 3 * 2 * 4
-"""Latents of one set."""
+SET_BYTES = 3 * 3 * 2 * 2
+"""Latents of one set, float16."""
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +136,7 @@ def test_the_disk_check_counts_what_is_precomputed_until_it_is_there(data, tmp_p
         if is_enough:
             setup.check_resources(ready)
         else:
-            with pytest.raises(OutOfMemory, match=r"the checkpoints and the precomputed inputs \(2.16 kB\) need"):
+            with pytest.raises(OutOfMemory, match=r"the checkpoints and the precomputed inputs \(1.08 kB\) need"):
                 setup.check_resources(ready)
     folder = tmp_path / "run" / "precomputed" / "latents-0123456789abcdef"
     folder.mkdir(parents=True)

@@ -151,7 +151,7 @@ def test_inputs_that_a_later_stage_precomputes_count_to_the_disk_if_the_shards_a
     monkeypatch.chdir(tmp_path)
     (tmp_path / "preset.toml").write_text(toml.to_toml(staged_runs.tables("adversarial")))
     arguments = ["train", "--preset", str(tmp_path / "preset.toml"), "--dry-run", "--json", "--device", "cpu"]
-    precomputed = (20 + 10) * 3 * 3 * 2 * 4
+    precomputed = (20 + 10) * 3 * 3 * 2 * 2
 
     def plan(free: int, *options: str) -> tuple[int, dict, str]:
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
@@ -161,13 +161,13 @@ def test_inputs_that_a_later_stage_precomputes_count_to_the_disk_if_the_shards_a
 
     code, answer, text = plan(10**12)
     assert code == 0 and answer["precomputed"] is None
-    assert "take 72 B of disk per set, and the number of sets is unknown" in text
+    assert "take 36 B of disk per set, and the number of sets is unknown" in text
     data = str(small.images(tmp_path / "shards", side=staged_runs.SIDE))
     needed = max(stage["disk"] for stage in answer["training_stages"]) + precomputed
     code, answer, text = plan(needed, "--data", data)
-    assert code == 0 and answer["precomputed"] == precomputed and "take 2.16 kB of disk" in text
+    assert code == 0 and answer["precomputed"] == precomputed and "take 1.08 kB of disk" in text
     code, answer, _ = plan(needed - 1, "--data", data)
-    assert code == 5 and "the precomputed inputs (2.16 kB) need" in answer["error"]
+    assert code == 5 and "the precomputed inputs (1.08 kB) need" in answer["error"]
 
 
 @pytest.mark.parametrize(("known", "lacks"), [("bf16", "fp32"), ("fp32", "bf16")])
