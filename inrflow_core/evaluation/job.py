@@ -281,7 +281,7 @@ def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
 def _verify_shown(ready: CheckedEvaluationJob) -> None:
     """Verify what the report reads beside the metrics, which take cached features without reading the items."""
     training = ready.memorization_set
-    is_alone = bool(ready.work.originals) and not ready.work.draws_samples and not ready.existing
+    is_alone = bool(ready.work.originals) and not ready.work.generates and not ready.existing
     reference = ready.work.originals if is_alone else ready.reference
     shown = [reference, *([] if training is None else [training.items, training.held_out])]
     if drawn_shards.is_main():

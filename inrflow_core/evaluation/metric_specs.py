@@ -39,9 +39,14 @@ class MetricSpec:
         return self.metric.file.inputs(self.protocol)
 
     @property
-    def needs_samples(self) -> bool:
-        """Whether it compares drawn samples, and not items of the reference that a model encodes."""
+    def needs_generation(self) -> bool:
+        """Whether it is of what a model generates, samples or meshes, and not of items of the reference that it encodes."""
         return self.inputs.matched_by not in OF_ENCODED
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether it compares drawn samples; meshes are drawn beside them, one by one."""
+        return self.needs_generation and self.inputs.matched_by != "mesh"
 
     @property
     def unit(self) -> str:

@@ -126,8 +126,13 @@ class SamplingWork:
 
     @property
     def draws_samples(self) -> bool:
-        """Whether a metric needs drawn samples; others compare what one call encodes."""
+        """Whether a metric needs drawn samples; others are of meshes, or compare what one call encodes."""
         return any(metric.needs_samples for metric in self.metrics)
+
+    @property
+    def generates(self) -> bool:
+        """Whether a metric is of anything that a model generates, samples or meshes."""
+        return any(metric.needs_generation for metric in self.metrics)
 
 
 def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[EvaluatedModel]:
@@ -199,7 +204,7 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_base
 
 
 def check_options(work: SamplingWork, *, has_baselines: bool) -> None:
-    """Raise UsageError for options of drawn samples if no metric needs any."""
+    """Raise UsageError for options of drawn samples if no metric needs any; meshes, of the preset's grid, need those but of sizes."""
     settings = work.sampling
     options = {
         "--seed": settings.seed or None,
@@ -208,17 +213,24 @@ def check_options(work: SamplingWork, *, has_baselines: bool) -> None:
         "--steps": settings.steps,
         **{f"--set sampler.{name}": value for name, value in settings.sampler_settings.items()},
         **{f"--set method.{name}": value for name, value in settings.method_settings.items()},
+        "--precision": None if settings.precision == "fp32" else settings.precision,
+    }
+    sizes = {
         "--resolution": settings.resolution,
         "--points": settings.points,
-        "--precision": None if settings.precision == "fp32" else settings.precision,
         "--interpolation-baselines": has_baselines or None,
     }
-    for option, value in options.items():
-        if value is not None and not work.draws_samples:
+    refused = ({} if work.generates else options) | ({} if work.draws_samples else sizes)
+    for option, value in refused.items():
+        if value is not None:
             raise UsageError(
-                f"`{option}` does not apply: no metric needs drawn samples, and one call encodes what these compare",
+                f"`{option}` does not apply: no metric needs drawn samples{_reason(work)}",
                 hint=f"leave it out, or add a metric of samples to {', '.join(f'`{one.full}`' for one in work.metrics)}",
             )
+
+
+def _reason(work: SamplingWork) -> str:
+    return ", and meshes are of the preset's grid" if work.generates else ", and one call encodes what these compare"
 
 
 def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | None:

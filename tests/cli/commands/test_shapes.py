@@ -160,6 +160,16 @@ def test_eval_computes_generation_meshes_and_reconstruction(inrflow: Inrflow, fo
     assert again == found
 
 
+def test_metrics_of_meshes_alone_draw_no_samples(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
+    words = ["--run", folders["run"], "--reference", folders["shards"], "--metrics", "watertight", "--out", "few"]
+    inrflow("eval", *words, "--num", "3", "--seed", "5")
+    found = scores_of(tmp_path / "few")
+    assert set(found) == {"solids, meshes"} and found["solids, meshes"]["watertight:preset-grid"]["samples"] == 3
+    assert not list((tmp_path / "few").rglob("*.h5"))
+    said = inrflow("eval", *words, "--points", "100", "--overwrite", code=2)
+    assert "`--points` does not apply: no metric needs drawn samples, and meshes are of the preset's grid" in said
+
+
 def expected_iou(folders: dict[str, Path]) -> float:
     """From the networks and the definition."""
     model, shards = sample.load(folders["run"]), ShardDataset(folders["shards"])
