@@ -179,8 +179,8 @@ class Domain(DecodedAtOwnPairs):
     ) -> CoordValueSet:
         """uint8 pixels (B H W C) as sets in [-1, 1] times `value_scale`; flips, with `augment`, are keyed by the seed.
 
-        With the setting `scales` larger images are reduced to the training grid; with `augment` (in training) the condition
-        has `crop`, the values of a crop (B M C), and `crop_at`, its grid and corner (B 3).
+        Larger images are reduced to the training grid: with the setting `scales`, or without `augment`. With both (in training)
+        the condition has `crop`, the values of a crop (B M C), and `crop_at`, its grid and corner (B 3).
 
         Raises:
             UsageError: with `augment`, images that are smaller than the largest grid of multi-scale training.
@@ -190,11 +190,10 @@ class Domain(DecodedAtOwnPairs):
             flipped = keyed_random.uniform(seeds, purpose="flip")[:, 0] < 0.5
             pixels = torch.where(flipped.cpu().view(-1, 1, 1, 1), pixels.flip(2), pixels)
         condition = conditions(labels, batch)
-        if self.crops is not None:
-            if augment:
-                condition |= self._crop_condition(pixels, seeds.cpu(), self.crops)
-            if pixels.shape[1] > self.config.resolution:
-                pixels = torch.stack([reduced(image, self.config.resolution) for image in pixels])
+        if self.crops is not None and augment:
+            condition |= self._crop_condition(pixels, seeds.cpu(), self.crops)
+        if pixels.shape[1] > self.config.resolution and (self.crops is not None or not augment):
+            pixels = torch.stack([reduced(image, self.config.resolution) for image in pixels])
         return CoordValueSet(self.queries(), self._scaled(pixels), seeds, condition)
 
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:

@@ -124,7 +124,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     num = job.sampling.num or min(reference.count if not isinstance(reference, ReferenceStats) else MOST, MOST)
     held_out = reconstructions.originals(reference, _classes(job), num) if targets else None
     metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets, held_out), domain)
-    reconstructions.check(metrics, targets, held_out, samples)
+    reconstructions.check(metrics, targets, held_out, samples, job.sampling)
     shape_sets.check(metrics, samples)
     scorer = evaluator.Evaluator(reference, _settings(job))
     scorer.check(metrics)
@@ -340,7 +340,7 @@ def _default(
     if len(kinds) == 1 and not job.samples:
         names += reference_inputs.metrics_of(kinds.pop())
     if not job.samples:
-        names += reconstructions.default_metrics(targets, held_out) + shape_sets.default_metrics(domain)
+        names += reconstructions.default_metrics(targets, held_out, job.sampling) + shape_sets.default_metrics(domain)
     if (job.sampling.samples_per_item or 1) > 1:
         names += domain_class(domain).METRICS_OF_SEVERAL
     if not names:

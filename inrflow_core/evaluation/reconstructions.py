@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,13 +17,14 @@ from inrflow_core.evaluation import metric_specs, shape_sets
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.evaluation.sample_proteins import provenance_facts
-from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingWork
+from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingSettings, SamplingWork
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.metrics._ssim import LEAST_SIDE
 from inrflow_core.models import Model
 from inrflow_core.sample_files import readers, subsets
 from inrflow_core.sample_files.collection import ArrayCollection, SampleCollection
 from inrflow_core.sampling import invert, provenance
+from inrflow_core.sampling.request import Size
 
 NAME = "reconstructed"
 """Appended to the name of a run: the held-out items that it encodes."""
@@ -54,13 +55,14 @@ def originals(
     return subsets.evenly_spaced_items(items, most)
 
 
-def default_metrics(targets: Sequence[EvaluatedModel], held_out: SampleCollection | None) -> tuple[str, ...]:
-    """The metrics of reconstructions if every run encodes items of the size of the held-out ones, but those of features; SSIM if
-    images are large enough for its window.
-    """
+def default_metrics(
+    targets: Sequence[EvaluatedModel], held_out: SampleCollection | None, sampling: SamplingSettings
+) -> tuple[str, ...]:
+    """The metrics of reconstructions if every run encodes such items, but those of features; SSIM if images are large enough for
+    its window."""
     if held_out is None or not targets:
         return ()
-    if not all(encodes(target.preset) and _has_size(target, held_out) for target in targets):
+    if not all(encodes(target.preset) and _has_size(target, held_out, sampling) for target in targets):
         return ()
     names = metric_specs.metrics_of_domain(held_out.domain)
     specs = [
@@ -68,19 +70,21 @@ def default_metrics(targets: Sequence[EvaluatedModel], held_out: SampleCollectio
         for spec in metric_specs.parse_metrics(names, held_out.domain)
         if _is_of_reconstructions(spec) and not spec.inputs.features
     ]
-    return tuple(spec.name for spec in specs if spec.name != NEEDS_WINDOW or min(held_out.shape[:2]) >= LEAST_SIDE)
+    smallest = min(min(target.domain.output_spec(sampling.size(target.domain)).shape[:2]) for target in targets)
+    return tuple(spec.name for spec in specs if spec.name != NEEDS_WINDOW or smallest >= LEAST_SIDE)
 
 
 def check(
     metrics: Sequence[MetricSpec],
     targets: Sequence[EvaluatedModel],
     held_out: SampleCollection | None,
-    files: Sequence[SampleCollection] = (),
+    files: Sequence[SampleCollection],
+    sampling: SamplingSettings,
 ) -> None:
     """Raise UsageError unless metrics of reconstructions, if there are any, can be computed.
 
     Raises:
-        UsageError: no run encodes, the reference has no held-out split, or it holds items of another size, without what
+        UsageError: no run encodes, the reference has no held-out split, or it holds items that are too small, without what
             is compared, or too few; or no metric is of samples, and a run encodes nothing or there are `files` of samples.
     """
     names = [metric.full for metric in metrics if _is_of_reconstructions(metric)]
@@ -113,30 +117,49 @@ def check(
     if isinstance(encoding[0].domain, HasSurfaces):
         shape_sets.check_stored(held_out)
     for target in encoding:
-        if not _has_size(target, held_out):
+        if not _has_size(target, held_out, sampling):
+            size = (
+                "" if sampling.resolution is None else f" evaluates them at `--resolution {sampling.resolution}`, and"
+            )
             raise UsageError(
-                f"`{target.name}` encodes {target.domain.NOUN} of {target.domain.output_spec().shape}, and "
+                f"`{target.name}` encodes {target.domain.NOUN} of {target.domain.output_spec().shape},{size or ' and'} "
                 f"{held_out.display_name} holds some of {held_out.shape}",
-                hint="prepare the reference at the resolution of training, or leave the metric out",
+                hint="give square references of the training resolution and of `--resolution`, or larger ones",
             )
 
 
-def reconstruct(target: EvaluatedModel, work: SamplingWork, model: Model) -> EvaluatedSamples | None:
-    """The held-out items as a run encodes and evaluates them, computed when they are read; None if no metric needs them."""
+def iter_sets(
+    target: EvaluatedModel, work: SamplingWork, model: Model, filters: Sequence[str] = ()
+) -> Iterator[EvaluatedSamples]:
+    """The held-out items as a run encodes and evaluates them, computed when they are read; nothing if no metric needs them.
+
+    Images are evaluated at the resolution of the settings, and compared with the originals, reduced to it by the bicubic
+    filter. Each of `filters` gives one more set: what the encoder sees, resized to that resolution by Pillow's filter.
+    """
     items = work.originals
     if items is None or not is_reconstructed(target, work):
-        return None
+        return
+    size = work.sampling.size(model.domain)
     options = invert.inversion_options(model)
     origin = {
         **provenance.provenance_of_file(target.weights, model, None),
         **options.provenance(),
         "split": items.split,
+        **({} if size is None else {"resolution": model.domain.describe_size(size)}),
     }
     text = f"{items.digest} {items.split} {origin} {items.count}"
     facts = provenance_facts(target, work, model, options, {key: value or "" for key, value in origin.items()})
-    rebuilt = _rebuilt(model, items, hashlib.sha256(text.encode()).hexdigest(), work.sampling.batch or BATCH)
+    rebuilt = _rebuilt(model, items, hashlib.sha256(text.encode()).hexdigest(), work.sampling.batch or BATCH, size)
+    originals = (
+        items if isinstance(model.domain, HasSurfaces) else _at_side(items, model.domain.output_spec(size).shape[0])
+    )
     facts |= {"nfe": 1, "run": f"{target.run}, {NAME}"}
-    return EvaluatedSamples(f"{target.name}, {NAME}", rebuilt, facts, "reconstruction", originals=items)
+    yield EvaluatedSamples(f"{target.name}, {NAME}", rebuilt, facts, "reconstruction", originals=originals)
+    for filter in filters if isinstance(size, tuple) else ():
+        resized = subsets.resized(_at_side(items, model.domain.output_spec().shape[0]), size, filter)
+        name = f"{target.name}, input {filter}"
+        of_filter = {"split": items.split or "", "enlarged": filter, "run": name}
+        yield EvaluatedSamples(name, resized, of_filter, "reconstruction", originals=originals)
 
 
 def is_reconstructed(target: EvaluatedModel, work: SamplingWork) -> bool:
@@ -150,7 +173,7 @@ def estimate_seconds(work: SamplingWork, model: Model) -> float:
     most = 1 if isinstance(model.domain, HasSurfaces) else work.sampling.batch or BATCH
     batch = min(most, work.originals.count)
     start = time.perf_counter()
-    _rebuilt(model, work.originals, "", batch).read(range(batch))
+    _rebuilt(model, work.originals, "", batch, work.sampling.size(model.domain)).read(range(batch))
     return (time.perf_counter() - start) / batch * work.originals.count
 
 
@@ -158,8 +181,8 @@ def _is_of_reconstructions(metric: MetricSpec) -> bool:
     return metric.inputs.matched_by == "reconstruction"
 
 
-def _rebuilt(model: Model, items: SampleCollection, digest: str, batch: int) -> SampleCollection:
-    """Items as a run encodes and evaluates them, `batch` at once, computed when they are read."""
+def _rebuilt(model: Model, items: SampleCollection, digest: str, batch: int, size: Size) -> SampleCollection:
+    """Items as a run encodes and evaluates them, of images at a size, `batch` at once; computed when they are read."""
     if isinstance(model.domain, HasSurfaces):
         return shape_sets.reconstructed(model, items, digest, batch)
     return ArrayCollection(
@@ -168,26 +191,36 @@ def _rebuilt(model: Model, items: SampleCollection, digest: str, batch: int) -> 
         digest=digest,
         split=items.split,
         names=items.item_names(),
-        load_values=lambda indices: _evaluate(model, items, indices, batch),
+        load_values=lambda indices: _evaluate(model, items, indices, batch, size),
     )
 
 
 def _evaluate(
-    model: Model, items: SampleCollection, indices: Int64[np.ndarray, " S"], batch: int
+    model: Model, items: SampleCollection, indices: Int64[np.ndarray, " S"], batch: int, size: Size
 ) -> UInt8[np.ndarray, "S H W C"]:
     device = next(model.method.parameters()).device
     options, values = invert.inversion_options(model), []
+    queries = model.domain.queries(size).to(device)
     with torch.no_grad():
         for start in range(0, len(indices), batch):
             rows = indices[start : start + batch]
             sets = model.domain.to_set(items.read(rows.tolist()), torch.from_numpy(rows)).to(device)
             field = model.method.invert(sets, options)
-            values.append(model.domain.decode_values(field.query(sets.queries)))
+            values.append(model.domain.decode_values(field.query(queries), size))
     return np.concatenate(values)
 
 
-def _has_size(target: EvaluatedModel, held_out: SampleCollection) -> bool:
-    """Whether a target encodes items of that size; of shapes, surfaces of any number of points."""
-    if isinstance(target.domain, HasSurfaces):
-        return held_out.domain == target.domain.NAME
-    return tuple(target.domain.output_spec().shape) == tuple(held_out.shape)
+def _at_side(items: SampleCollection, side: int) -> SampleCollection:
+    """Square images, reduced to that side by the bicubic filter with antialiasing, as multi-scale training does."""
+    return items if items.shape[0] == side else subsets.resized(items, (side, side), "bicubic")
+
+
+def _has_size(target: EvaluatedModel, held_out: SampleCollection, sampling: SamplingSettings) -> bool:
+    """Whether a target encodes such items: square images that are as large as it reads and evaluates them, or larger; of
+    shapes, surfaces of any number of points."""
+    domain = target.domain
+    if isinstance(domain, HasSurfaces):
+        return held_out.domain == domain.NAME
+    rows, columns, channels = held_out.shape
+    own, evaluated = (domain.output_spec(size).shape for size in (None, sampling.size(domain)))
+    return channels == own[2] and rows == columns >= max(*own[:2], *evaluated[:2]) and evaluated[0] == evaluated[1]

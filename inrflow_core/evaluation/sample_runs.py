@@ -69,10 +69,8 @@ def iter_sample_sets(
             speed = drawn_shards.speed_of(path)
             yield results.EvaluatedSamples(target.name, readers.open_collection(path), facts, speed=speed)
     if drawn_shards.is_main():
-        rebuilt = reconstructions.reconstruct(target, work, model)
-        if rebuilt is not None:
-            yield rebuilt
-    if has_baselines and isinstance(size, tuple):
+        yield from reconstructions.iter_sets(target, work, model, INTERPOLATION_BASELINES if has_baselines else ())
+    if has_baselines and work.draws_samples and isinstance(size, tuple):
         path, facts = _sample(target, work, model, None)
         for filter in INTERPOLATION_BASELINES if drawn_shards.is_main() else ():
             resized = subsets.resized(readers.open_collection(path), size, filter)

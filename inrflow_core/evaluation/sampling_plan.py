@@ -12,6 +12,7 @@ from typing import Any, Literal
 from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.config.training import LAST_SEED
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.metrics._inputs import ReferenceStats
@@ -130,6 +131,16 @@ class SamplingWork:
         return any(metric.needs_samples for metric in self.metrics)
 
     @property
+    def resizes_originals(self) -> bool:
+        """Whether a metric is of images that a model encodes: they are evaluated at any resolution."""
+        of_originals = any(metric.inputs.matched_by == "reconstruction" for metric in self.metrics)
+        return (
+            of_originals
+            and self.originals is not None
+            and domain_class(self.originals.domain).SIZE_OPTION == "--resolution"
+        )
+
+    @property
     def generates(self) -> bool:
         """Whether a metric is of anything that a model generates, samples or meshes."""
         return any(metric.needs_generation for metric in self.metrics)
@@ -196,11 +207,16 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_base
             f"`{option}` does not apply: scenes are rendered as the views of the reference", hint="leave it out"
         )
     size = sampling.size(domain)
-    if has_baselines and not isinstance(size, tuple):
+    if has_baselines:
+        _check_baselines(isinstance(size, tuple))
+    return domain.output_spec(size).shape
+
+
+def _check_baselines(has_size: bool) -> None:
+    if not has_size:
         raise UsageError(
             "`--interpolation-baselines` compares images at a higher resolution", hint="add `--resolution HxW`"
         )
-    return domain.output_spec(size).shape
 
 
 def check_options(work: SamplingWork, *, has_baselines: bool) -> None:
@@ -220,13 +236,15 @@ def check_options(work: SamplingWork, *, has_baselines: bool) -> None:
         "--points": settings.points,
         "--interpolation-baselines": has_baselines or None,
     }
-    refused = ({} if work.generates else options) | ({} if work.draws_samples else sizes)
+    refused = ({} if work.generates else options) | ({} if work.draws_samples or work.resizes_originals else sizes)
     for option, value in refused.items():
         if value is not None:
             raise UsageError(
                 f"`{option}` does not apply: no metric needs drawn samples{_reason(work)}",
                 hint=f"leave it out, or add a metric of samples to {', '.join(f'`{one.full}`' for one in work.metrics)}",
             )
+    if has_baselines and not work.draws_samples:
+        _check_baselines(settings.resolution is not None)
 
 
 def _reason(work: SamplingWork) -> str:

@@ -191,3 +191,54 @@ def test_what_no_reconstruction_uses_is_refused_by_name(folders: Path, tmp_path:
     assert evaluate(folders, "inr", "--metrics", "fid:random,reconstruction-psnr", "--num", "1") == 2
     assert "are 1, and `fid:random` needs at least 2" in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
+
+
+def test_images_are_evaluated_at_any_resolution_against_the_originals_reduced_to_it(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, folders: Path
+):
+    """Of references stored at 24 pixels, by models with and without scales that read 12."""
+    parent = tmp_path_factory.mktemp("large")
+    for path in sorted((folders / "photos").rglob("*.png")):
+        (parent / "photos" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as photo:
+            photo.resize((24, 24), Image.Resampling.BICUBIC).save(parent / "photos" / path.parent.name / path.name)
+    config = celeba_hq.Config(resolution=24)
+    resolved = job.resolve_job("celeba-hq", source=parent / "photos", out=parent / "shards", config=config)
+    pipeline.prepare(resolved, workers=1)
+    scales = {**DOMAIN, "scales": [0.5, 2.0]}
+    for name, domain in (("plain", DOMAIN), ("scaled", scales)):
+        tiny.run_folder(parent / name, tiny.LATENT, domain=domain, condition=None)
+        for side in (None, 6, 18, 24):
+            words = [] if side is None else ["--resolution", str(side), "--interpolation-baselines"]
+            out = f"{name}-{side}"
+            assert evaluate(parent, name, "--metrics", "reconstruction-psnr", *words, out=out) == 0
+            found = json.loads((tmp_path / out / "metrics.json").read_text())["results"]
+            values = {one["name"]: one["scores"][0]["value"] for one in found}
+            expected = expected_of_sizes(parent, name, side or SIDE)
+            assert values[f"{name}, reconstructed"] == pytest.approx(expected[0], abs=0.03)
+            if side is not None:
+                assert values[f"{name}, input bicubic"] == pytest.approx(expected[1], abs=1e-6)
+                assert set(values) == {f"{name}, {row}" for row in ("reconstructed", "input bilinear", "input bicubic")}
+    words = ["--metrics", "reconstruction-psnr", "--resolution"]
+    for size in ("25", "12x24"):
+        assert evaluate(parent, "scaled", *words, size) == 2
+
+
+def expected_of_sizes(folders: Path, name: str, side: int) -> tuple[float, float]:
+    """PSNR of reconstructions and of Pillow's bicubic enlargements of the input, by the networks and the definition."""
+
+    def at(images: np.ndarray, side: int) -> np.ndarray:
+        resized = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in images]
+        return np.stack([np.asarray(image) for image in resized])
+
+    model, stored = sample.load(folders / name), ShardDataset(folders / "shards").read("val", range(HELD_OUT)).values
+    small, original = at(stored, SIDE), at(stored, side).astype(np.float64)
+    queries, method = model.domain.queries((side, side)), model.method
+    with torch.no_grad():
+        mean, _ = method.autoencoder.encode(torch.from_numpy(small).float().flatten(1, 2) / 127.5 - 1)
+        answer = method.readout.query(method.autoencoder.decode(mean), queries, seeds=torch.arange(HELD_OUT))
+    rebuilt = ((answer + 1) * 127.5).round().clamp(0, 255).reshape(original.shape).double().numpy()
+    levels = [np.square(made - original).mean((1, 2, 3)) for made in (rebuilt, at(small, side).astype(np.float64))]
+    floor = 1 / original[0].size  # equal images count as if one number differed by one level
+    first, second = (float((10 * np.log10(255**2 / np.maximum(level, floor))).mean()) for level in levels)
+    return first, second
