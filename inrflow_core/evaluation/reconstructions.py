@@ -155,7 +155,9 @@ def iter_sets(
     )
     facts |= {"nfe": 1, "run": f"{target.run}, {NAME}"}
     yield EvaluatedSamples(f"{target.name}, {NAME}", rebuilt, facts, "reconstruction", originals=originals)
-    for filter in filters if isinstance(size, tuple) else ():
+    if not isinstance(size, tuple):
+        return
+    for filter in filters:
         resized = subsets.resized(_at_side(items, model.domain.output_spec().shape[0]), size, filter)
         name = f"{target.name}, input {filter}"
         of_filter = {"split": items.split or "", "enlarged": filter, "run": name}
