@@ -219,7 +219,12 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
     for table, config in FIXED.items():
         is_left_out = table in OPTIONAL and table not in tables
         parts[table] = None if is_left_out else _settings_of(table, config, tables, parts["method"])
-    return Preset(name, **parts)
+    preset = Preset(name, **parts)
+    check = getattr(preset.method.module, "check_stages", None)
+    if check is not None:
+        config = preset.training.config
+        check(preset.method.config, {stage.name: config.for_stage(stage.name).steps for stage in preset.stages})
+    return preset
 
 
 def check_tables(tables: dict[str, Any]) -> None:

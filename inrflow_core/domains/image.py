@@ -274,7 +274,8 @@ class Domain(DecodedAtOwnPairs):
         return path.suffix.lower() != ".ply"
 
     def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
-        """The central square of an image at the training resolution, reduced as `prepare` did."""
+        """The central square of an image at the training resolution, reduced as `prepare` did; with the setting `scales` by way
+        of the size that `prepare` stored, which is reduced as in training."""
         reduction = normalization.get("reduction", "adm")
         if reduction not in get_args(image_io.Reduction):
             raise UsageError(
@@ -284,7 +285,10 @@ class Domain(DecodedAtOwnPairs):
         resolution, channels = self.config.resolution, self.config.channels
         modes: dict[int, image_io.Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
         image = image_io.read_image(path, modes[channels])
-        return InputExample(image_io.reduce(image, resolution, reduction))
+        if self.crops is None or self.crops.largest <= resolution:
+            return InputExample(image_io.reduce(image, resolution, reduction))
+        stored = torch.from_numpy(image_io.reduce(image, self.crops.largest, reduction)).float()
+        return InputExample(reduced(stored, resolution).round().to(torch.uint8).numpy())
 
     def compare(self, output: np.ndarray, original: np.ndarray) -> dict[str, float]:
         """Peak signal-to-noise ratio in dB, peak 255; of equal images that of one number off by one level."""

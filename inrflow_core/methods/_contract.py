@@ -70,6 +70,10 @@ class Method(Protocol):
         """The networks that stages name."""
         ...
 
+    def compiled_modules(self) -> list[nn.Module]:
+        """What `training.compile` compiles: modules that the loss calls, and not methods of theirs."""
+        return list(self.networks().values())
+
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Tensor:
         """The loss that `optimizer` minimizes: of each set, (B,), or of all together, ().
 
@@ -125,6 +129,7 @@ class MethodPart(Protocol):
     A method whose stages depend on its settings has `stages(config)` beside `STAGES`, which are those of the defaults.
     One that trains with frozen networks of feature_networks has `pretrained(config)`: for a stage, networks and their files, None
     where the settings name none.
+    With `check_stages(config, steps)` it raises UsageError for settings that do not fit the steps of its stages, by their names.
     `ENCODES = True` says that `invert` encodes sets by one call of a network: `eval` then measures reconstructions.
     """
 

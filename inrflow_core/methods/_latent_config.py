@@ -95,6 +95,11 @@ class Config:
             raise ValueError(f"`num_queries` is {self.num_queries}: at least 1, or leave it out to decode all")
         if self.time == "steps" and self.path != "scaled-linear":
             raise ValueError(f"`time` is steps and `path` is {self.path}: only `scaled-linear` has steps")
+        idle = [name for name in ("time_mean", "time_std") if getattr(self, name) != usual[name]]
+        if idle and self.time != "logit-normal":
+            raise ValueError(
+                f'`{idle[0]}` is set, and `time` is {self.time}: it acts with `time = "logit-normal"` alone'
+            )
         if self.time_std <= 0 or self.time_shift <= 0:
             raise ValueError("`time_std` and `time_shift` must be above 0")
         check_guidance(self.guidance, self.guidance_interval)
@@ -106,6 +111,16 @@ class Config:
     def kl_at(self, step: int, num_steps: int) -> float:
         """The weight of the divergence at a step of the stage `autoencoder`."""
         return self.kl * (1.0 if self.kl_ramp == 0 else min(1.0, step / (self.kl_ramp * num_steps)))
+
+
+def check_stages(config: Config, steps: Mapping[str, int]) -> None:
+    """Raise UsageError for an adversary that never begins; a stage of 0 steps takes trained weights."""
+    count, start = steps["autoencoder"], config.adversarial_start
+    if config.adversarial and 0 < count <= start:
+        raise UsageError(
+            f"`method.adversarial_start` is {start:,}, and the stage `autoencoder` has {count:,} steps: the adversary never begins",
+            hint="lower it, or set `method.adversarial=0` without the other settings of the adversary",
+        )
 
 
 @dataclass(frozen=True)

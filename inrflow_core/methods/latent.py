@@ -30,7 +30,7 @@ from inrflow_core.methods._image_losses import (
     logits,
     perceptual_distance,
 )
-from inrflow_core.methods._latent_config import Config, SamplingConfig, sampling_options
+from inrflow_core.methods._latent_config import Config, SamplingConfig, check_stages, sampling_options
 from inrflow_core.methods._latent_field import LatentField, load_field
 from inrflow_core.methods._latent_mixing import ConditionedDenoiser
 from inrflow_core.networks._contract import AutoencoderPart, DenoiserPart, FieldReadoutPart
@@ -60,6 +60,7 @@ __all__ = [
     "SamplingConfig",
     "SamplingOptions",
     "build",
+    "check_stages",
     "load_field",
     "pretrained",
     "sampling_options",
@@ -169,6 +170,14 @@ class LatentDiffusion(nn.Module, Method):
     def loss_terms(self) -> Mapping[str, Float[Tensor, ""]]:
         """`perceptual`: LPIPS of the last loss of the autoencoder, not weighted."""
         return self._terms
+
+    def compiled_modules(self) -> list[nn.Module]:
+        """The networks of the autoencoder, encoder and decoder among them, and the denoiser.
+
+        Neither the read-out nor the discriminator: with an adversary their graphs are differentiated twice, for the ratio of the
+        gradients and for the loss, and compiled graphs free their buffers the first time.
+        """
+        return [*self.autoencoder.children(), self.denoiser]
 
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, " B"]:
         """The loss of each set.

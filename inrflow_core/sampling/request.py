@@ -92,6 +92,11 @@ def choose_size(domain: Any, options: SizeOptions, suffix: str = "") -> Size:
     if domain.HAS_CAMERAS:
         return domain.size_in_file(size, suffix.lower(), options.views, options.camera, options.level)
     if isinstance(domain, HasSurfaces):
+        if options.scale is not None and suffix.lower().removeprefix(".") in domain.MESH_FORMATS:
+            raise UsageError(
+                f"`--scale` does not apply to a `{suffix}` file: it is of a number of surface points, and a mesh has a grid",
+                hint="set the grid of the mesh with `--resolution`, or write points with `--points`",
+            )
         return domain.size_in_file(size, options.resolution, suffix.lower(), options.level)
     return size
 

@@ -338,8 +338,8 @@ def _build(ready: CheckedTrainJob) -> models.Model:
         if note is not None and ready.world.is_main:
             job.say(f"note: the initial weights: {note}")
     if job.preset.training.config.compile:
-        for network in model.method.networks().values():
-            network.compile()
+        for module in model.method.compiled_modules():
+            module.compile()
     return model
 
 

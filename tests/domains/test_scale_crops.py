@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inrflow_core.domains._contract import batch_of
 from inrflow_core.domains._scale_crops import ScaleCrops, reduced
@@ -16,6 +17,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import StepState
 from inrflow_core.sets import TrainBatch
 from inrflow_core.training import setup
+from inrflow_core.visualization import image_io
 from tests import tiny
 from tests.training import small
 
@@ -154,3 +156,17 @@ def test_flow_matching_which_has_noise_on_one_grid_alone_refuses_crops(tmp_path:
 def test_scales_out_of_range_are_refused(settings: dict[str, Any], problem: str):
     with pytest.raises(ValueError, match=problem):
         Config(12, **settings)
+
+
+def test_an_input_file_is_reduced_by_way_of_the_stored_size_as_in_training(tmp_path: Path):
+    pixels = photos(1, 70, 3)[0]
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    domain = Domain(Config(12, scales=(1.0, 2.0)))
+    example = domain.read_input(tmp_path / "a.png", {})
+    stored = image_io.reduce(Image.fromarray(pixels), 24)
+    seen = domain.to_set(batch_of(stored[None]), SEEDS[:1]).values.unflatten(1, (12, 12))[0]
+    trained = (seen + 1) * 127.5
+    assert example.values.shape == (12, 12, 3)
+    assert float((torch.from_numpy(example.values) - trained).abs().max()) <= 0.5 + 1e-4
+    straight = Domain(Config(12)).read_input(tmp_path / "a.png", {}).values
+    assert np.abs(straight.astype(int) - example.values).max() > 1

@@ -228,3 +228,24 @@ def test_a_saved_field_of_the_papers_readout_answers_the_same_without_the_model(
 def test_steps_of_the_schedule_on_another_path_are_refused(path: str):
     with pytest.raises(ValueError, match=f"`time` is steps and `path` is {path}: only `scaled-linear` has steps"):
         Config(time="steps", path=path)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("name", "value"), [("time_mean", -0.5), ("time_std", 2.0)])
+def test_a_density_of_times_that_does_not_act_is_refused(name: str, value: float):
+    with pytest.raises(UsageError, match=f"`{name}` is set, and `time` is uniform"):
+        model(time="uniform", **{name: value})
+    assert model(time="logit-normal", path="trigonometric", **{name: value}).method.config.time == "logit-normal"
+
+
+def test_an_adversary_that_never_begins_is_refused_when_the_preset_is_read():
+    def preset(start: int, **training: Any) -> Any:
+        method = {"adversarial": 0.5, "adversarial_start": start}
+        return tiny.preset(tiny.LATENT, method=method, training={"steps": 30, **training})
+
+    for training in ({}, {"autoencoder": {"steps": 30}, "steps": 90}):
+        with pytest.raises(
+            UsageError, match="`method.adversarial_start` is 30, and the stage `autoencoder` has 30 steps"
+        ):
+            preset(30, **training)
+        assert preset(29, **training).method.config.adversarial_start == 29
+    assert preset(30, autoencoder={"steps": 0}).method.config.adversarial

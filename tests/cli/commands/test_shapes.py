@@ -128,6 +128,8 @@ def test_files_are_encoded_and_come_back_in_their_own_units(inrflow: Inrflow, fo
     assert np.abs(vertices - [100, 0, 0]).max() <= 11 + 1e-3 and vertices[:, 0].min() > 80
     inrflow("upsample", "box.stl", "points.ply", "--run", folders["run"], "--points", "99")
     assert reading_points(tmp_path / "points.ply").shape == (99, 3)
+    said = inrflow("upsample", "box.stl", "finer.ply", "--run", folders["run"], "--scale", "2", code=2)
+    assert "`--scale` does not apply to a `.ply` file: it is of a number of surface points" in said
     assert "`missing.obj` does not exist" in inrflow(
         "upsample", "missing.obj", "o.ply", "--run", folders["run"], code=3
     )
