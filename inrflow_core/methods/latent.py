@@ -172,12 +172,10 @@ class LatentDiffusion(nn.Module, Method):
         return self._terms
 
     def compiled_modules(self) -> list[nn.Module]:
-        """The networks of the autoencoder, encoder and decoder among them, and the denoiser.
-
-        Neither the read-out nor the discriminator: with an adversary their graphs are differentiated twice, for the ratio of the
-        gradients and for the loss, and compiled graphs free their buffers the first time.
-        """
-        return [*self.autoencoder.children(), self.denoiser]
+        """The networks of the autoencoder, encoder and decoder among them, the denoiser and the discriminator; not the read-out,
+        whose queries are a method of it."""
+        others = [self.discriminator] if self.config.adversarial else []
+        return [*self.autoencoder.children(), self.denoiser, *others]
 
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Float[Tensor, " B"]:
         """The loss of each set.

@@ -57,7 +57,7 @@ print(json.dumps([loss, wanted_loss, apart, counters["stats"]["unique_graphs"]])
 
 
 @pytest.mark.parametrize(
-    ("stage", "adversarial", "graphs"), [("autoencoder", False, 2), ("autoencoder", True, 2), ("diffusion", False, 1)]
+    ("stage", "adversarial", "graphs"), [("autoencoder", False, 2), ("autoencoder", True, 3), ("diffusion", False, 1)]
 )
 def test_compiled_networks_are_called_and_have_the_gradients_of_plain_ones(stage: str, adversarial: bool, graphs: int):
     result = subprocess.run(
