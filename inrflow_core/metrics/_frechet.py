@@ -24,6 +24,9 @@ from inrflow_core.numerics.gaussian_stats import GaussianStats
 ROUNDING = 10 * np.finfo(np.float64).eps
 """A safe bound of the error of eigenvalues, relative to the largest."""
 
+PROTOCOLS = ("clean", "torch-fidelity", "adm", "random")
+"""Of FID: how images are resized and quantized for Inception-v3, or random features."""
+
 Side = Float32[np.ndarray, "N F"] | GaussianStats
 
 
@@ -34,6 +37,11 @@ class Gaussian:
     mean: Float64[np.ndarray, " F"]
     factor: Float64[np.ndarray, "F K"]
     """The covariance is `factor @ factor.T`."""
+
+
+def pooled_features(protocol: str) -> tuple[str, str, str]:
+    """Network, output and preprocessing of one of the `PROTOCOLS`."""
+    return ("random", "all", "v1") if protocol == "random" else ("inception", "pool", protocol)
 
 
 def unit(protocol: str) -> str:

@@ -7,20 +7,16 @@ weights; its scale differs, and values compare only with one another.
 
 from __future__ import annotations
 
-from inrflow_core.metrics._frechet import compute, jackknife_values, remark, unit
+from inrflow_core.metrics._frechet import PROTOCOLS, compute, jackknife_values, pooled_features, remark, unit
 from inrflow_core.metrics._inputs import FeatureSpec
 
-__all__ = ["compute", "jackknife_values", "inputs", "remark", "unit"]
+__all__ = ["PROTOCOLS", "compute", "jackknife_values", "inputs", "remark", "unit"]
 
 TITLE = "FID"
 DOMAIN = "image"
-PROTOCOLS = ("clean", "torch-fidelity", "adm", "random")
 HIGHER_IS_BETTER = False
 
 
 def inputs(protocol: str) -> FeatureSpec:
     """Pooled features of Inception-v3, or the random ones."""
-    network, output, preprocessing = (
-        ("random", "all", "v1") if protocol == "random" else ("inception", "pool", protocol)
-    )
-    return FeatureSpec(network, output, preprocessing, accepts_stats=True)
+    return FeatureSpec(*pooled_features(protocol), accepts_stats=True)

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from inrflow_core.metrics import fid
-from inrflow_core.metrics._frechet import compute, jackknife_values, remark, unit
+from inrflow_core.metrics._frechet import PROTOCOLS, compute, jackknife_values, pooled_features, remark, unit
 from inrflow_core.metrics._inputs import FeatureSpec, MatchedBy
 
-__all__ = ["compute", "jackknife_values", "inputs", "remark", "unit"]
+__all__ = ["PROTOCOLS", "compute", "jackknife_values", "inputs", "remark", "unit"]
 
 TITLE = "reconstruction FID"
 DOMAIN = "image"
-PROTOCOLS = fid.PROTOCOLS
 HIGHER_IS_BETTER = False
 
 
@@ -35,5 +33,4 @@ class ReconstructionFeatureSpec(FeatureSpec):
 
 def inputs(protocol: str) -> ReconstructionFeatureSpec:
     """Pooled features of Inception-v3, or the random ones."""
-    own = fid.inputs(protocol)
-    return ReconstructionFeatureSpec(own.network, own.output, own.preprocessing, accepts_stats=True)
+    return ReconstructionFeatureSpec(*pooled_features(protocol), accepts_stats=True)
