@@ -274,8 +274,8 @@ class Domain(DecodedAtOwnPairs):
         return path.suffix.lower() != ".ply"
 
     def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
-        """The central square of an image at the training resolution, reduced as `prepare` did; with the setting `scales` by way
-        of the size that `prepare` stored, which is reduced as in training."""
+        """The central square of an image at the training resolution, reduced as `prepare` did; with the setting `scales`, where
+        the image has it, by way of the size that `prepare` stored, which is reduced as in training."""
         reduction = normalization.get("reduction", "adm")
         if reduction not in get_args(image_io.Reduction):
             raise UsageError(
@@ -285,7 +285,7 @@ class Domain(DecodedAtOwnPairs):
         resolution, channels = self.config.resolution, self.config.channels
         modes: dict[int, image_io.Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
         image = image_io.read_image(path, modes[channels])
-        if self.crops is None or self.crops.largest <= resolution:
+        if self.crops is None or not resolution < self.crops.largest <= min(image.size):
             return InputExample(image_io.reduce(image, resolution, reduction))
         stored = torch.from_numpy(image_io.reduce(image, self.crops.largest, reduction)).float()
         return InputExample(reduced(stored, resolution).round().to(torch.uint8).numpy())

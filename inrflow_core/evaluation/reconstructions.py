@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -150,6 +151,8 @@ def iter_sets(
     text = f"{items.digest} {items.split} {origin} {items.count}"
     facts = provenance_facts(target, work, model, options, {key: value or "" for key, value in origin.items()})
     rebuilt = _rebuilt(model, items, hashlib.sha256(text.encode()).hexdigest(), work.sampling.batch or BATCH, size)
+    # Their features are cached with the results, and not beside the shards.
+    rebuilt = replace(rebuilt, source=target.weights)
     originals = (
         items if isinstance(model.domain, HasSurfaces) else _at_side(items, model.domain.output_spec(size).shape[0])
     )
@@ -183,7 +186,7 @@ def _is_of_reconstructions(metric: MetricSpec) -> bool:
     return metric.inputs.matched_by == "reconstruction"
 
 
-def _rebuilt(model: Model, items: SampleCollection, digest: str, batch: int, size: Size) -> SampleCollection:
+def _rebuilt(model: Model, items: SampleCollection, digest: str, batch: int, size: Size) -> ArrayCollection:
     """Items as a run encodes and evaluates them, of images at a size, `batch` at once; computed when they are read."""
     if isinstance(model.domain, HasSurfaces):
         return shape_sets.reconstructed(model, items, digest, batch)
@@ -219,10 +222,12 @@ def _at_side(items: SampleCollection, side: int) -> SampleCollection:
 
 def _has_size(target: EvaluatedModel, held_out: SampleCollection, sampling: SamplingSettings) -> bool:
     """Whether a target encodes such items: square images that are as large as it reads and evaluates them, or larger; of
-    shapes, surfaces of any number of points."""
+    shapes, surfaces of any number of points; of scenes none."""
     domain = target.domain
+    if held_out.domain != domain.NAME or domain.VIEW_DOMAIN is not None:
+        return False
     if isinstance(domain, HasSurfaces):
-        return held_out.domain == domain.NAME
+        return True
     rows, columns, channels = held_out.shape
     own, evaluated = (domain.output_spec(size).shape for size in (None, sampling.size(domain)))
     return channels == own[2] and rows == columns >= max(*own[:2], *evaluated[:2]) and evaluated[0] == evaluated[1]

@@ -170,3 +170,10 @@ def test_an_input_file_is_reduced_by_way_of_the_stored_size_as_in_training(tmp_p
     assert float((torch.from_numpy(example.values) - trained).abs().max()) <= 0.5 + 1e-4
     straight = Domain(Config(12)).read_input(tmp_path / "a.png", {}).values
     assert np.abs(straight.astype(int) - example.values).max() > 1
+
+
+def test_an_input_file_smaller_than_the_stored_size_is_not_enlarged_first(tmp_path: Path):
+    pixels = (np.indices((12, 12)).sum(0) % 2 * 255).astype(np.uint8)[:, :, None].repeat(3, 2)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    read = Domain(Config(12, scales=(1.0, 2.0))).read_input(tmp_path / "a.png", {}).values
+    np.testing.assert_array_equal(read, pixels)

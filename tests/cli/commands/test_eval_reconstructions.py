@@ -121,6 +121,9 @@ def test_rfid_compares_the_reconstructions_with_their_originals(folders: Path, t
     scores = {score["metric"]: score for score in result["scores"]}
     fid = scores["reconstruction-fid:random"]
     assert fid["samples"] == fid["reference"] == HELD_OUT and not (tmp_path / "out" / "samples").exists()
+    beside = [path.name for path in (folders / "shards" / "statistics").iterdir()]  # of the originals alone
+    (cached,) = (tmp_path / "out" / "cache" / "features").iterdir()
+    assert cached.name.startswith("random-v1-val-") and cached.name not in beside
     model, originals = sample.load(folders / "inr"), ShardDataset(folders / "shards").read("val", range(HELD_OUT))
     sets = model.domain.to_set(originals, torch.arange(HELD_OUT))
     with torch.no_grad():
