@@ -291,8 +291,10 @@ def two(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     }
 
 
-def convert(source: Path, target: Path, **options: bool) -> str:
-    return convert_weights.convert("vgg16", source, target, **{"any_digest": True, **options})
+def convert(
+    source: Path, target: Path, *, trust: bool = False, any_digest: bool = True, overwrite: bool = False
+) -> str:
+    return convert_weights.convert("vgg16", source, target, trust=trust, any_digest=any_digest, overwrite=overwrite)
 
 
 def test_torchscript_is_not_run_without_trust(two: dict[str, Tensor], tmp_path: Path):
