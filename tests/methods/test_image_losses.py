@@ -95,10 +95,11 @@ def test_the_hinge_loss_is_0_beyond_its_margins_and_half_the_sum_of_both_sides()
 
 
 def test_before_its_start_the_discriminator_neither_learns_nor_counts():
-    built, plain = model(adversarial_start=9), tiny.model(tiny.LATENT)
+    built, plain = model(adversarial_start=1), tiny.model(tiny.LATENT)
+    before = StepState("autoencoder", 0, 9)
     plain.method.load_state_dict(built.method.state_dict(), strict=False)
-    assert torch.equal(built.method.loss(batch(built), STATE), plain.method.loss(batch(built), STATE))
-    loss = built.method.loss(batch(built), STATE, "discriminator")
+    assert torch.equal(built.method.loss(batch(built), before), plain.method.loss(batch(built), before))
+    loss = built.method.loss(batch(built), before, "discriminator")
     loss.sum().backward()
     assert loss.tolist() == [0.0] * 4
     assert all(not weight.grad.any() for weight in built.method.discriminator.parameters())
