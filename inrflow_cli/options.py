@@ -123,6 +123,17 @@ Views = Annotated[
     int | None,
     typer.Option(min=1, help="Views of each scene, around it. Default: 60 in a video, else 1.", show_default=False),
 ]
+Frames = Annotated[
+    int | None,
+    typer.Option(min=1, help="Frames of each video: how finely its duration is sampled. Default: the training's."),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        help="Frames per second of a video; without `--frames` its duration is sampled at this rate. Default: that of the "
+        "training clips, or what shows `--frames` in the same time."
+    ),
+]
 Azimuth = Annotated[
     float | None,
     typer.Option(
@@ -149,7 +160,10 @@ Level = Annotated[
 ]
 Window = Annotated[
     str | None,
-    typer.Option(metavar="TOP,LEFT,BOTTOM,RIGHT", help="Part of the image to evaluate, each number from 0 to 1."),
+    typer.Option(
+        metavar="TOP,LEFT,BOTTOM,RIGHT",
+        help="Part of the image, or of every frame, to evaluate, each number from 0 to 1.",
+    ),
 ]
 Points = Annotated[int | None, typer.Option(help="Number of points of each point cloud.")]
 Chunk = Annotated[

@@ -73,10 +73,28 @@ class Surface:
         return f"surface at {level}, grid {self.resolution}"
 
 
-Size = tuple[int, int] | int | Orbit | Surface | None
-"""Rows and columns, a number of points, a turntable or a mesh; None is the training's."""
+@dataclass(frozen=True)
+class Clip:
+    """The size of a video: how finely the whole duration of a clip is sampled, and how fast its frames are played."""
+
+    frames: int
+    """Their number, at equal steps from the start of the clip."""
+    rows: int
+    """Pixels of a frame from top to bottom."""
+    columns: int
+    """Pixels from left to right."""
+    fps: float | None = None
+    """Frames per second of playback; None is the rate of the training clips."""
+
+    def __str__(self) -> str:
+        rate = "" if self.fps is None else f" at {self.fps:g} fps"
+        return f"{self.frames}x{self.rows}x{self.columns}{rate}"
+
+
+Size = tuple[int, int] | int | Orbit | Surface | Clip | None
+"""Rows and columns, a number of points, a turntable, a mesh or a clip; None is the training's."""
 Window = tuple[float, float, float, float] | None
-"""Top, left, bottom and right of a part of an image, each from 0 to 1; None is all of it."""
+"""Top, left, bottom and right of a part of an image or of every frame, each from 0 to 1; None is all of it."""
 
 
 @runtime_checkable

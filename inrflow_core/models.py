@@ -19,6 +19,7 @@ from inrflow_core import fields
 from inrflow_core.config import preset, toml
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.shards import schema
 from inrflow_core.storage import safetensors_file, typed_json
 
 FORMAT = "inrflow-weights-1"
@@ -78,6 +79,11 @@ class Model:
     domain: Any
     method: Any
     metadata: Mapping[str, Any]
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second of the clips that it was trained on; None if the weights do not record them."""
+        return schema.frame_rate(self.metadata.get("normalization") or {})
 
 
 def build(preset: Preset) -> Model:

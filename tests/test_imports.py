@@ -40,7 +40,7 @@ NEVER = {("methods", "domains")}
 """A method must not learn which domain its sets came from."""
 
 DOORS = {"h5py": "inrflow_core/shards/", "deepspeed": "inrflow_core/training/engine.py", "open3d": None}
-DOORS |= {"ray": "inrflow_core/runtime/ray_pool.py"}
+DOORS |= {"ray": "inrflow_core/runtime/ray_pool.py", "av": "inrflow_core/visualization/video_io.py"}
 """Packages that one place alone imports; Open3D is imported by name, in inrflow_core/geometry/open3d_import.py."""
 
 MOST_LINES, LEAST_LINES, MEDIAN_LINES = 500, 40, 120

@@ -60,7 +60,10 @@ Surface = Annotated[
 ]
 Columns = Annotated[int | None, typer.Option(min=1, help="Columns of a .png of several samples.")]
 Size = Annotated[int | None, typer.Option(min=16, help="Pixels of each cloud in a .png.")]
-Fps = Annotated[int | None, typer.Option(min=1, max=50, help="Frames per second of .gif, .webp and .mp4. Default: 12.")]
+Fps = Annotated[
+    int | None,
+    typer.Option(min=1, max=50, help="Frames per second of .gif, .webp and .mp4. Default: that of the clips, or 12."),
+]
 RunEma = Annotated[float | None, typer.Option(help="EMA decay of a run; 0 is the raw weights. Default: the first.")]
 RunCheckpoint = Annotated[
     str | None, typer.Option(metavar="STEP|best", help="Checkpoint of a run. Default: the latest.")
@@ -132,6 +135,8 @@ def _samples(
     _refuse(out, {FLAGS[name]: value for name, value in format_options.items() if name not in allowed})
     _check_surface(format_options.get("surface"))
     selection = item_selection.read(source, split=split, items=items, is_raw=is_raw)
+    if selection.frame_rate is not None and "fps" in allowed:
+        format_options = {"fps": min(selection.frame_rate, module.MOST_FPS), **format_options}
     written = writer.write(
         out,
         selection.values,

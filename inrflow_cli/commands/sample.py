@@ -18,6 +18,8 @@ from inrflow_cli.options import (
     Distance,
     Elevation,
     FieldOfView,
+    Fps,
+    Frames,
     Guidance,
     GuidanceInterval,
     Json,
@@ -95,6 +97,8 @@ def sample(
     window: Window = None,
     points: Points = None,
     views: Views = None,
+    frames: Frames = None,
+    fps: Fps = None,
     level: Level = None,
     noise: Noise = None,
     chunk: Chunk = 4096,
@@ -127,7 +131,7 @@ def sample(
     image_camera = condition_options.image_camera(camera)
     conditions = condition_options.ConditionOptions(image, sequence, fasta, image_camera, weights)
     of_views = camera if image is None else Camera()
-    sizes = SizeOptions(resolution, points, views=views, camera=of_views, level=level)
+    sizes = SizeOptions(resolution, points, views=views, camera=of_views, level=level, frames=frames, fps=fps)
     condition_options.check(conditions, label, form)
     selected = parse_seeds(seeds, seed=seed, num=num)
     target = _target(out, form, fasta, workers)
@@ -139,7 +143,7 @@ def sample(
         run, target, ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
         domains=domains_of_options(sizes, parse_window(window)), condition=conditions.conditioner,
     )  # fmt: skip
-    size = choose_size(model.domain, sizes, target.suffix)
+    size = choose_size(model.domain, sizes, target.suffix, model.frame_rate)
     interval = parse_interval(guidance_interval)
     settings = sampling_arguments(
         sampler, steps, override, precision, guidance=guidance, guidance_interval=interval, noise=noise

@@ -18,6 +18,8 @@ from inrflow_cli.options import (
     Distance,
     Elevation,
     FieldOfView,
+    Fps,
+    Frames,
     Guidance,
     Json,
     Label,
@@ -65,7 +67,10 @@ FileCamera = Annotated[
         help="The camera of FILE, a photo of a scene, as in 30,20,1.3. Default: that of the preset.",
     ),
 ]
-Scale = Annotated[float | None, typer.Option(help="Scale factor for height and width, or for the number of points.")]
+Scale = Annotated[
+    float | None,
+    typer.Option(help="Scale factor for height and width (of a video's frames too), or for the number of points."),
+]
 
 
 def upsample(
@@ -77,6 +82,8 @@ def upsample(
     points: Points = None,
     file_camera: FileCamera = None,
     views: Views = None,
+    frames: Frames = None,
+    fps: Fps = None,
     azimuth: Azimuth = None,
     elevation: Elevation = None,
     distance: Distance = None,
@@ -126,7 +133,7 @@ def upsample(
     camera = parse_camera(file_camera)
     upsampling = upsample.Upsampling(None, parse_window(window), chunk, label, steps, noise, save_field, camera)
     view = Camera(azimuth, elevation, distance, field_of_view)
-    sizes = SizeOptions(resolution, points, scale, views, view, level)
+    sizes = SizeOptions(resolution, points, scale, views, view, level, frames, fps)
     if len(files) == 1 and files[0].suffix == ".safetensors":
         run_only = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
         run_only |= {"--noise": noise, "--compile": compile or None}
@@ -145,7 +152,7 @@ def upsample(
         domains=domains,
     )  # fmt: skip
     upsample.check_model(model)
-    upsampling = replace(upsampling, size=choose_size(model.domain, sizes, targets[0].suffix))
+    upsampling = replace(upsampling, size=choose_size(model.domain, sizes, targets[0].suffix, model.frame_rate))
     if files:
         reject_options(new, "does not apply to an input file, which Heun's method inverts without guidance", HINT)
         model = replace(model, method=optimize.compile_network(model.method)) if compile else model

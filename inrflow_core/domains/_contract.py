@@ -154,7 +154,7 @@ class Domain(Protocol):
     """The option that sets the size of samples; None if no option does. Of meshes it is always `--resolution`."""
     HAS_CAMERAS: ClassVar[bool]
     """Whether samples are scenes, seen by cameras (`--views`, `--elevation` ...) or as a mesh of their density; such a domain
-    has more members (see `HasCameras`). Another one with `MESH_FORMATS` has those of `HasSurfaces`."""
+    has more members (see `HasCameras`). Another one with `MESH_FORMATS` has those of `HasSurfaces`, one of clips those of `HasFrames`."""
     HAS_WINDOWS: ClassVar[bool]
     """Whether a part of a sample's domain can be evaluated alone (`--window`)."""
     REFERENCE_SPLITS: ClassVar[tuple[str, ...]]
@@ -311,6 +311,25 @@ class HasCameras(Protocol):
 
 
 @runtime_checkable
+class HasFrames(Protocol):
+    """What a domain has beside whose samples are clips, sequences of frames in time."""
+
+    def clip_size(self, size: Any, frames: int | None, fps: float | None, rate: float | None) -> Size:
+        """The size of a clip with a number of frames, or with those that its duration has at `fps`.
+
+        `size` is rows and columns, and `rate` the frames per second of the training clips; None if it is not known.
+
+        Raises:
+            UsageError: a number is out of range, or `fps` alone where the duration is not known.
+        """
+        ...
+
+    def playback_rate(self, size: Any, rate: float | None) -> float | None:
+        """Frames per second at which a clip of a size is played, with `rate` as above; None if it is not known."""
+        ...
+
+
+@runtime_checkable
 class HasSurfaces(Protocol):
     """What a domain has beside whose samples are functions of space with a surface, and which has no cameras."""
 
@@ -433,15 +452,15 @@ def pixel_statistics(values: np.ndarray, noun: str, unit: str) -> list[tuple[str
 
 
 def psnr_of_each(
-    output: UInt8[np.ndarray, "N H W C"], original: UInt8[np.ndarray, "N H W C"]
+    output: UInt8[np.ndarray, "N *size C"], original: UInt8[np.ndarray, "N *size C"]
 ) -> Float64[np.ndarray, " N"]:
     """10 log10(255^2 / mean squared difference) of each pair, in dB; equal images count as if one number differed by one
-    level: 48.13 dB + 10 log10(H W C)."""
+    level: 48.13 dB + 10 log10(H W C) of images."""
     return 10 * np.log10(255**2 * output[0].size / np.maximum(squared_differences(output, original), 1))
 
 
 def squared_differences(
-    output: UInt8[np.ndarray, "N H W C"], original: UInt8[np.ndarray, "N H W C"]
+    output: UInt8[np.ndarray, "N *size C"], original: UInt8[np.ndarray, "N *size C"]
 ) -> Int64[np.ndarray, " N"]:
     """The sum of squared differences of each pair, in levels; one pair at a time."""
     pairs = zip(output, original, strict=True)

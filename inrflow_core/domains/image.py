@@ -7,7 +7,6 @@ square; another aspect ratio is a wider window of the plane, with the training s
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from inrflow_core.domains import _pixel_grid
 from inrflow_core.domains._contract import (
     IMAGE_GALLERY,
     ArrayFiles,
@@ -37,14 +37,10 @@ from inrflow_core.fields import Window
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Grid, Queries, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
-from inrflow_core.visualization import image_grid, image_io
+from inrflow_core.visualization import image_grid, image_io, video_io
 
 ImageSize = tuple[int, int] | int | None
 """Rows and columns, or the side of a square; None is the training size."""
-MODES = {1: "gray", 3: "RGB", 4: "RGBA"}
-"""Names of color modes by their number of channels."""
-
-
 MAX_PIXELS = 2**28
 """Pixels of an image that are evaluated in one call."""
 MOST_RESOLUTION = 8192
@@ -99,7 +95,7 @@ def read_file(path: Path) -> np.ndarray:
 def describe_shape(shape: tuple[int, ...]) -> str:
     """`96 x 128 pixels, RGB`; of other numbers of channels the number."""
     height, width, channels = shape
-    return f"{height} x {width} pixels, {MODES.get(channels, f'{channels} channels')}"
+    return f"{height} x {width} pixels, {_pixel_grid.mode_name(channels)}"
 
 
 class Domain(DecodedAtOwnPairs):
@@ -157,17 +153,9 @@ class Domain(DecodedAtOwnPairs):
                 f"an image of {rows:,} x {columns:,} has {rows * columns:,} pixels; at most {MAX_PIXELS:,} are sampled at once",
                 hint="sample parts of it, as in `--window 0,0,0.5,0.5`",
             )
-        _check_window(window)
-        if window is None:
-            shorter = min(rows, columns)
-            axes, step = [_axis(count, shorter, side) for count in (rows, columns)], 2 / shorter
-        else:
-            top, left, bottom, right = window
-            axes = [_part(rows, top, bottom, side), _part(columns, left, right, side)]
-            step = 2 * math.sqrt((bottom - top) / rows * (right - left) / columns)
-        coordinates = torch.stack(torch.meshgrid(axes[0][0], axes[1][0], indexing="ij"), -1).flatten(0, 1)
-        noise_keys = torch.stack(torch.meshgrid(axes[0][1], axes[1][1], indexing="ij"), -1).flatten(0, 1)
-        return Queries(coordinates.float(), noise_keys, cell_sizes=torch.tensor(step, dtype=torch.float32))
+        axes, step = _pixel_grid.pixel_axes(rows, columns, side, window)
+        coordinates, noise_keys = _pixel_grid.product(axes)
+        return Queries(coordinates, noise_keys, cell_sizes=torch.tensor(step, dtype=torch.float32))
 
     def to_set(
         self,
@@ -245,14 +233,7 @@ class Domain(DecodedAtOwnPairs):
         Raises:
             UsageError: the text is neither, or a side is 0.
         """
-        match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text.strip())
-        rows, columns = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if min(rows, columns) < 1:
-            raise UsageError(
-                f"`--resolution {text}` is not a size",
-                hint="write one side as in `96`, or rows x columns as in `64x96`",
-            )
-        return rows, columns
+        return _pixel_grid.parse_sides(text)
 
     def scale_size(self, factor: float) -> tuple[int, int]:
         """Rows and columns of the training grid times `factor`, rounded; raises UsageError where no pixel is left."""
@@ -270,8 +251,8 @@ class Domain(DecodedAtOwnPairs):
 
     @staticmethod
     def accepts(path: Path) -> bool:
-        """Every file but point clouds: the content decides whether it is an image."""
-        return path.suffix.lower() != ".ply"
+        """Every file but point clouds and videos: the content decides whether it is an image."""
+        return path.suffix.lower() not in (".ply", *video_io.VIDEO_SUFFIXES)
 
     def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
         """The central square of an image at the training resolution, reduced as `prepare` did; with the setting `scales`, where
@@ -315,26 +296,3 @@ class Domain(DecodedAtOwnPairs):
             return side, side
         assert isinstance(side, tuple), "other sizes are those of other domains"
         return side
-
-
-def _check_window(window: Window) -> None:
-    if window is not None and not (
-        len(window) == 4 and 0 <= window[0] < window[2] <= 1 and 0 <= window[1] < window[3] <= 1
-    ):
-        raise UsageError(
-            f"the window {window} is not a part of the image", hint="give top, left, bottom and right, from 0 to 1"
-        )
-
-
-def _axis(count: int, shorter: int, side: int) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
-    """Coordinates and lattice positions of `count` pixels of pitch 2 / `shorter`, centered on the training square.
-
-    Computed from integers with one division each, so that a pixel at a training pixel has exactly its coordinates.
-    """
-    odd = 2 * torch.arange(count, dtype=torch.float64) + 1 - (count - shorter)
-    return (odd - shorter) / shorter + 0.0, (odd * side - shorter) / (2 * shorter)
-
-
-def _part(count: int, low: float, high: float, side: int) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
-    position = low + (high - low) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    return 2 * position - 1, position * side - 0.5

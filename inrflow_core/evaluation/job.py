@@ -154,12 +154,12 @@ def _check_sizes(
     sampling_plan.check_options(work, has_baselines=job.has_baselines)
     sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in existing]
     for target in targets:
-        if work.draws_samples or target.domain.VIEW_DOMAIN is not None:
+        if work.draws_samples or target.domain.HAS_CAMERAS:
             shape = sampling_plan.sample_shape(target, job.sampling, has_baselines=job.has_baselines)
             sizes.append((f"the samples of `{target.name}`", sampling_plan.num_samples(target, work), shape))
         else:
             sampling_plan.plan_samples(target, work)
-        if target.domain.VIEW_DOMAIN is not None:
+        if target.domain.HAS_CAMERAS:
             sample_scenes.check(target, work)
     for what, count, shape in sizes:
         metric_specs.check_compatible(what, domain, shape, work.reference)
@@ -229,7 +229,7 @@ def sample_sets(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
         yield from ready.existing
     for target in ready.targets:
         yield from sample_runs.iter_sample_sets(target, ready.work, has_baselines=ready.job.has_baselines)
-    if any(target.domain.VIEW_DOMAIN is not None for target in ready.targets) and drawn_shards.is_main():
+    if any(target.domain.HAS_CAMERAS for target in ready.targets) and drawn_shards.is_main():
         yield from sample_scenes.iter_baselines(ready.work, ready.job.memorization_set)
 
 
@@ -239,7 +239,7 @@ def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
     rows = []
     for target in ready.targets:
         rows += sample_runs.estimate_costs(target, ready.work)
-        if ready.work.draws_samples or target.domain.VIEW_DOMAIN is not None:
+        if ready.work.draws_samples or target.domain.HAS_CAMERAS:
             shape = sampling_plan.sample_shape(target, ready.job.sampling, has_baselines=ready.job.has_baselines)
             sizes.append((sampling_plan.num_samples(target, ready.work), shape))
     for count, shape in sizes:

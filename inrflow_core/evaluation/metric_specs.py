@@ -124,7 +124,7 @@ def check_compatible(
         remedy = f": prepare the reference at that size, or sample with `{sampled.SIZE_OPTION}`"
     if domain != compared.NAME:
         raise UsageError(f"{what} are {sampled.NOUN}, and {name} {verb} {compared.NOUN}", hint=f"give {sampled.NOUN}")
-    form, least = sampled.FILES, 3 if sampled.VIEW_DOMAIN else 0  # scenes may have any number of views
+    form, least = sampled.FILES, 3 if sampled.HAS_CAMERAS else 0  # scenes may have any number of views
     if form is not None and form.has_one_shape and reference.shape and reference.shape[-least:] != shape[-least:]:
         raise UsageError(
             f"{what} are {form.describe(shape)}, and {name} {verb} {sampled.NOUN} of {form.describe(reference.shape)}",

@@ -1,4 +1,4 @@
-"""Held-out images and shapes that runs under evaluation encode by one call and evaluate again."""
+"""Held-out images, clips and shapes that runs under evaluation encode by one call and evaluate again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from inrflow_core.config.preset import Preset
-from inrflow_core.domains._contract import HasSurfaces
+from inrflow_core.domains._contract import HasFrames, HasSurfaces
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation import metric_specs, shape_sets
 from inrflow_core.evaluation.metric_specs import MetricSpec
@@ -202,7 +202,7 @@ def _rebuilt(model: Model, items: SampleCollection, digest: str, batch: int, siz
 
 def _evaluate(
     model: Model, items: SampleCollection, indices: Int64[np.ndarray, " S"], batch: int, size: Size
-) -> UInt8[np.ndarray, "S H W C"]:
+) -> UInt8[np.ndarray, "S *size C"]:
     device = next(model.method.parameters()).device
     options, values = invert.inversion_options(model), []
     queries = model.domain.queries(size).to(device)
@@ -222,12 +222,14 @@ def _at_side(items: SampleCollection, side: int) -> SampleCollection:
 
 def _has_size(target: EvaluatedModel, held_out: SampleCollection, sampling: SamplingSettings) -> bool:
     """Whether a target encodes such items: square images that are as large as it reads and evaluates them, or larger; of
-    shapes, surfaces of any number of points; of scenes none."""
+    shapes, surfaces of any number of points; clips of the training size; of scenes none."""
     domain = target.domain
-    if held_out.domain != domain.NAME or domain.VIEW_DOMAIN is not None:
+    if held_out.domain != domain.NAME or domain.HAS_CAMERAS:
         return False
     if isinstance(domain, HasSurfaces):
         return True
+    if isinstance(domain, HasFrames):
+        return held_out.shape == domain.output_spec().shape == domain.output_spec(sampling.size(domain)).shape
     rows, columns, channels = held_out.shape
     own, evaluated = (domain.output_spec(size).shape for size in (None, sampling.size(domain)))
     return channels == own[2] and rows == columns >= max(*own[:2], *evaluated[:2]) and evaluated[0] == evaluated[1]

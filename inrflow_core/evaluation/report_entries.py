@@ -104,7 +104,7 @@ def gallery(sample_set: EvaluatedSamples, reference: SampleCollection | None) ->
     reference = reference if sample_set.originals is None else sample_set.originals
     domain = domain_class(sample_set.items.domain)
     assert domain.GALLERY is not None
-    if domain.VIEW_DOMAIN is not None:
+    if domain.HAS_CAMERAS:
         return _view_gallery(sample_set, reference)
     samples, names = read_evenly_spaced(sample_set.items, domain.GALLERY.tiles)
     real, real_names = (None, []) if reference is None else read_evenly_spaced(reference, domain.GALLERY.tiles)

@@ -49,7 +49,7 @@ def iter_sample_sets(
     A process that is not the main one samples its share and yields nothing.
     """
     model = load_model(target, work)
-    if model.domain.VIEW_DOMAIN is not None:
+    if model.domain.HAS_CAMERAS:
         yield from sample_scenes.iter_scene_sets(target, work, model)
         return
     size = work.sampling.size(model.domain)
@@ -81,7 +81,7 @@ def iter_sample_sets(
 def estimate_costs(target: EvaluatedModel, work: SamplingWork) -> Iterator[Cost]:
     """What is generated, rendered and encoded of a target, with the seconds."""
     model = load_model(target, work)
-    if model.domain.VIEW_DOMAIN is not None:
+    if model.domain.HAS_CAMERAS:
         count = num_samples(target, work)
         yield f"render the views of {count:,} scenes of `{target.name}`", sample_scenes.estimate_seconds(work, model)
         return

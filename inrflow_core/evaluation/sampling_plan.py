@@ -201,7 +201,7 @@ def sample_shape(target: EvaluatedModel, sampling: SamplingSettings, *, has_base
         if sampling.resolution is not None or has_baselines:
             raise UsageError("a protein has the atoms of its sequence", hint="leave `--resolution` out")
         return ()
-    if domain.VIEW_DOMAIN is not None and (sampling.resolution is not None or has_baselines):
+    if domain.HAS_CAMERAS and (sampling.resolution is not None or has_baselines):
         option = "--interpolation-baselines" if has_baselines else "--resolution"
         raise UsageError(
             f"`{option}` does not apply: scenes are rendered as the views of the reference", hint="leave it out"

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float32
+from torch import Tensor
 
 from inrflow_core import registry
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.numerics import noise_field
 from inrflow_core.storage import plain_file, safetensors_file
 
 FORMAT = "inrflow-features-1"
@@ -23,6 +26,8 @@ VARIABLE = "INRFLOW_WEIGHTS"
 """The environment variable of the default folder of weights."""
 DEFAULT_FOLDER = Path("weights")
 SCRIPT = "tools/convert_weights.py"
+SEED = 20151205
+"""Of the weights of networks without a file."""
 THIRD_PARTY = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pb", ".tgz"}
 """Suffixes of published files, which the script converts."""
 
@@ -192,3 +197,13 @@ def _check_layout(
     for name in stored:
         if name not in expected:
             raise IntegrityError(f"`{path}` has the tensor `{name}`, which the network lacks", hint=again)
+
+
+def seeded_normal_weights(purpose: str, shape: tuple[int, ...]) -> Float32[Tensor, "*shape"]:
+    """Normal numbers of deviation 1 / sqrt(inputs), bit-equal on every machine: of networks without a file.
+
+    Every number here determines the values of metrics by random features.
+    """
+    count, inputs = shape[0], torch.Size(shape[1:]).numel()
+    ids = torch.arange(count * inputs)
+    return noise_field.normal(torch.tensor([SEED]), ids, purpose=purpose, channels=1).reshape(shape) * inputs**-0.5

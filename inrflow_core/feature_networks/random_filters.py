@@ -18,14 +18,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from inrflow_core.errors import UsageError
 from inrflow_core.feature_networks import _resize
 from inrflow_core.feature_networks._image_features import Extractor
-from inrflow_core.feature_networks._weights_file import Weights
-from inrflow_core.numerics import noise_field
+from inrflow_core.feature_networks._weights_file import Weights, seeded_normal_weights
 
 KIND = "extractor"
 DOMAIN = "image"
@@ -39,7 +38,6 @@ FIRST, SECOND = 32, 16
 KERNELS = (5, 3)
 MIN_SIDE = 8
 """Smallest side of an image, in pixels: the smallest scale of smaller images is empty."""
-SEED = 20151205
 
 
 def load(path: Path | None = None, device: str | torch.device = "cpu") -> Extractor:
@@ -78,13 +76,6 @@ class RandomFilters(nn.Module):
         y = F.relu(_same(x, first))
         z = F.relu(_same(y[:, :, ::2, ::2], second))
         return [y.mean(dim=(2, 3)), y.std(dim=(2, 3), correction=0), F.adaptive_avg_pool2d(z, 2).flatten(1)]
-
-
-def seeded_normal_weights(purpose: str, shape: tuple[int, ...]) -> Float32[Tensor, "*shape"]:
-    """Normal numbers of deviation 1 / sqrt(inputs), bit-equal on every machine."""
-    count, inputs = shape[0], torch.Size(shape[1:]).numel()
-    ids = torch.arange(count * inputs)
-    return noise_field.normal(torch.tensor([SEED]), ids, purpose=purpose, channels=1).reshape(shape) * inputs**-0.5
 
 
 def _same(x: Float[Tensor, "B I h w"], weight: Float[Tensor, "O I k k"]) -> Float[Tensor, "B O h w"]:

@@ -16,7 +16,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.storage import atomic_write
 
 MOST_FPS = 50
-"""Frames per second: programs show GIFs with shorter frames slowly."""
+"""Frames per second of GIF and WebP: programs show animations with shorter frames slowly."""
 
 
 def pillow_frames(frames: UInt8[np.ndarray, "V H W C"]) -> list[Image.Image]:
@@ -24,13 +24,13 @@ def pillow_frames(frames: UInt8[np.ndarray, "V H W C"]) -> list[Image.Image]:
     return [Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame) for frame in frames]
 
 
-def check_fps(fps: int) -> None:
+def check_fps(fps: float, most: int = MOST_FPS) -> None:
     """Raise UsageError for frames per second out of range."""
-    if not 1 <= fps <= MOST_FPS:
-        raise UsageError(f"{fps} frames per second", hint=f"give from 1 to {MOST_FPS}")
+    if not 1 <= fps <= most:
+        raise UsageError(f"{fps:g} frames per second", hint=f"give from 1 to {most}")
 
 
-def save(path: Path, images: list[Image.Image], *, kind: str, fps: int, **settings: Any) -> None:
+def save(path: Path, images: list[Image.Image], *, kind: str, fps: float, **settings: Any) -> None:
     """Write images as frames of a file of Pillow's format `kind`.
 
     Raises:

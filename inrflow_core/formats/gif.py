@@ -1,4 +1,4 @@
-"""GIF: the views of one scene as an animation of 256 colors a frame; the origin is in its comment.
+"""GIF: the views of one scene, or the frames of one clip, as an animation of 256 colors a frame; the origin is in its comment.
 
 Equal frames in a row become one that is shown for longer.
 """
@@ -16,9 +16,10 @@ from inrflow_core.formats import _animation
 
 SUFFIXES = (".gif",)
 HOLDS_MANY = False
+MOST_FPS = _animation.MOST_FPS
 
 
-def write(path: Path, frames: UInt8[np.ndarray, "V H W C"], *, origin: Mapping[str, str], fps: int = 12) -> None:
+def write(path: Path, frames: UInt8[np.ndarray, "V H W C"], *, origin: Mapping[str, str], fps: float = 12) -> None:
     """Write frames, `fps` a second, repeated for ever; a frame of more than 256 colors is dithered.
 
     Raises:

@@ -1,4 +1,4 @@
-"""WebP: the views of one scene as an animation without loss; the origin is in its EXIF description.
+"""WebP: the views of one scene, or the frames of one clip, as an animation without loss; the origin is in its EXIF description.
 
 Equal frames in a row may become one that is shown for longer.
 """
@@ -16,9 +16,10 @@ from inrflow_core.formats import _animation
 
 SUFFIXES = (".webp",)
 HOLDS_MANY = False
+MOST_FPS = _animation.MOST_FPS
 
 
-def write(path: Path, frames: UInt8[np.ndarray, "V H W C"], *, origin: Mapping[str, str], fps: int = 12) -> None:
+def write(path: Path, frames: UInt8[np.ndarray, "V H W C"], *, origin: Mapping[str, str], fps: float = 12) -> None:
     """Write frames, `fps` a second, repeated for ever, each to the bit.
 
     Raises:

@@ -56,8 +56,8 @@ class ImagePairSpec(InputSpec):
 class Pairs(MetricInputs):
     """Images and their references, one by one."""
 
-    samples: UInt8[np.ndarray, "N H W C"]
-    reference: UInt8[np.ndarray, "N H W C"]
+    samples: UInt8[np.ndarray, "N *size C"]
+    reference: UInt8[np.ndarray, "N *size C"]
 
     def counts(self) -> tuple[int, int]:
         return len(self.samples), len(self.reference)
@@ -100,9 +100,7 @@ def checked(inputs: Pairs) -> Pairs:
     """
     samples, reference = inputs.samples.shape, inputs.reference.shape
     if samples != reference:
-        shapes = (
-            f"{count} of {height} x {width} x {channels}" for count, height, width, channels in (samples, reference)
-        )
+        shapes = (f"{count} of {' x '.join(map(str, size))}" for count, *size in (samples, reference))
         raise UsageError(
             "samples are {}, the reference {}".format(*shapes), hint="each sample needs a reference of its size"
         )

@@ -21,6 +21,7 @@ from inrflow_core.sample_files.readers import domain_of_file, open_collection
 from inrflow_core.sets import CAMERA
 from inrflow_core.shards import batch, manifest, shard_dataset
 from inrflow_core.shards.batch import ALL, ConditionSelection
+from inrflow_core.shards.schema import frame_rate
 
 FIRST = 16
 """Number of items by default."""
@@ -46,6 +47,8 @@ class Samples:
     """Number of items in the source."""
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     """What files of arrays hold beside them: the `cameras` of scenes, float32 (B V 4 4)."""
+    frame_rate: float | None = None
+    """Frames per second of clips in shards."""
 
 
 def read(source: Path, *, split: str | None = None, items: str | None = None, is_raw: bool = False) -> Samples:
@@ -138,7 +141,8 @@ def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: 
         values = open_collection(source, None if split == shard_dataset.SAMPLES else split).structures(indices)
     has_cameras = domain_class(dataset.domain).HAS_CAMERAS and CAMERA in batch.condition
     arrays = {"cameras": batch.condition[CAMERA]} if has_cameras else {}
-    return Samples(values, dataset.domain, origin, facts, dataset.count(split), arrays)
+    rate = frame_rate(dataset.manifest.normalization)
+    return Samples(values, dataset.domain, origin, facts, dataset.count(split), arrays, rate)
 
 
 def _class(dataset: shard_dataset.ShardDataset, label: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from inrflow_core.domains._contract import HasSurfaces, InputExample, batch_of, domain_classes
+from inrflow_core.domains._contract import HasFrames, HasSurfaces, InputExample, batch_of, domain_classes
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.fields import Camera, Field, PointwiseField
 from inrflow_core.models import Model, SamplingOptions
@@ -23,28 +24,33 @@ from inrflow_core.sampling.labels import check_labels
 from inrflow_core.sampling.request import Size, Window
 from inrflow_core.shards.batch import Batch
 from inrflow_core.storage import plain_file
-from inrflow_core.visualization import image_io
+from inrflow_core.visualization import image_io, video_io
 
 INVERSION_STEPS = 50
 """Default Heun steps each way, 200 evaluations in all. Digits are reconstructed exactly; with 20 steps at 53 dB or more."""
-READ = "name an image, a .ply cloud, a mesh or a saved field"
+READ = "name an image, a video, a .ply cloud, a mesh or a saved field"
 """The remedy where an input file is missing."""
-INPUTS = {"an image": Path("image.png"), "a .ply cloud": Path("cloud.ply"), "a mesh": Path("mesh.obj")}
+INPUTS = {
+    "an image": Path("image.png"),
+    "a .ply cloud": Path("cloud.ply"),
+    "a mesh": Path("mesh.obj"),
+    "a video": Path("clip.mp4"),
+}
 """Kinds of files that are inverted, with an example of each."""
 
 
 def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputExample:
-    """An image or a point cloud from a file, in the form of the model's domain; of a scene one view, seen by `camera`.
+    """An image, a video or a point cloud from a file, in the form of the model's domain; of a scene one view, seen by `camera`.
 
     Raises:
         MissingError: no such file.
         IntegrityError: it is a folder, a pipe or a device, or cannot be read.
         UsageError: the file is of another domain than the model; a camera cannot be there, or files have none.
     """
-    if not path.is_file():
+    domain = model.domain
+    if not path.is_file() and not (path.is_dir() and isinstance(domain, HasFrames)):
         with plain_file.open_plain_file(path, hint=READ):  # says what else it is
             raise MissingError(f"`{path}` does not exist", hint=READ)
-    domain = model.domain
     if not domain.accepts(path):
         raise UsageError(
             f"the model samples {domain.NOUN}, and `{path}` is not one of them", hint=_input_hint(domain, path)
@@ -124,7 +130,14 @@ def provenance(
         model, source, request.SampleRequest([0], None, size, window), field.options
     )
     del origin["seeds"]
-    return {**origin, "given": plain_file.file_digest(path)[:16], **({} if label is None else {"labels": str(label)})}
+    return {**origin, "given": _digest(path)[:16], **({} if label is None else {"labels": str(label)})}
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file, or of the frames of a folder."""
+    if not path.is_dir():
+        return plain_file.file_digest(path)
+    return hashlib.sha256(" ".join(map(plain_file.file_digest, video_io.frame_files(path))).encode()).hexdigest()
 
 
 def reconstruction_error(model: Model, example: InputExample, field: Field, chunk: int = CHUNK) -> dict[str, float]:

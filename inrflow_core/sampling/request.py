@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inrflow_core.config.training import LAST_SEED
-from inrflow_core.domains._contract import HasSurfaces, domain_classes
+from inrflow_core.domains._contract import HasFrames, HasSurfaces, domain_classes
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera
 from inrflow_core.fields import Size as Size
@@ -18,6 +18,7 @@ from inrflow_core.models import Model
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sets import Condition
 
+CLIP_OPTIONS = ("--frames", "--fps")
 CAMERA_OPTIONS = ("--views", "--azimuth", "--elevation", "--distance", "--fov")
 
 
@@ -62,6 +63,8 @@ class SizeOptions:
     views: int | None = None
     camera: Camera = Camera()
     level: float | None = None
+    frames: int | None = None
+    fps: float | None = None
 
     @property
     def sizes(self) -> dict[str, str]:
@@ -75,12 +78,19 @@ class SizeOptions:
         numbers = (self.views, *self.camera)
         return [option for option, number in zip(CAMERA_OPTIONS, numbers, strict=True) if number is not None]
 
+    @property
+    def clips(self) -> list[str]:
+        """The options that are of clips alone."""
+        numbers = (self.frames, self.fps)
+        return [option for option, number in zip(CLIP_OPTIONS, numbers, strict=True) if number is not None]
 
-def choose_size(domain: Any, options: SizeOptions, suffix: str = "") -> Size:
-    """Rows and columns, a number of points, a turntable or a mesh, for a model's domain; None for the training size.
+
+def choose_size(domain: Any, options: SizeOptions, suffix: str = "", rate: float | None = None) -> Size:
+    """Rows and columns, a number of points, a turntable, a mesh or a clip, for a model's domain; None for the training size.
 
     Args:
         suffix: of the file that samples go to: that of a mesh, or of a video, decides what is sampled.
+        rate: frames per second of the clips that the model was trained on, if they are known.
 
     Raises:
         UsageError: a size of the wrong kind, or one that excludes another; fewer than one point.
@@ -91,6 +101,8 @@ def choose_size(domain: Any, options: SizeOptions, suffix: str = "") -> Size:
         size = domain.scale_size(options.scale)
     if domain.HAS_CAMERAS:
         return domain.size_in_file(size, suffix.lower(), options.views, options.camera, options.level)
+    if isinstance(domain, HasFrames):
+        return domain.clip_size(size, options.frames, options.fps, rate)
     if isinstance(domain, HasSurfaces):
         if options.scale is not None and suffix.lower().removeprefix(".") in domain.MESH_FORMATS:
             raise UsageError(
@@ -111,6 +123,7 @@ def _check_applies(domain: Any, options: SizeOptions) -> None:
             other = f"use `{domain.SIZE_OPTION}`" if domain.SIZE_OPTION else "leave it out"
             raise UsageError(f"`{option}` does not apply: the model samples {domain.NOUN}", hint=other)
     others = options.cameras if not domain.HAS_CAMERAS else []
+    others += options.clips if not isinstance(domain, HasFrames) else []
     others += ["--level"] if options.level is not None and not domain.MESH_FORMATS else []
     if others:
         raise UsageError(f"`{others[0]}` does not apply: the model samples {domain.NOUN}", hint="leave it out")
@@ -123,7 +136,8 @@ def _size_options(domain: Any) -> set[str | None]:
 
 def domains_of_options(options: SizeOptions, window: Window = None) -> tuple[str, ...] | None:
     """The domains whose samples have the requested kind of size and window; None if nothing is requested."""
-    if not options.sizes and not options.cameras and options.level is None and window is None:
+    others = options.cameras or options.clips or options.level is not None
+    if not options.sizes and not others and window is None:
         return None
     return tuple(
         domain.NAME
@@ -131,6 +145,7 @@ def domains_of_options(options: SizeOptions, window: Window = None) -> tuple[str
         if set(options.sizes) <= _size_options(domain)
         and (window is None or domain.HAS_WINDOWS)
         and (domain.HAS_CAMERAS or not options.cameras)
+        and (issubclass(domain, HasFrames) or not options.clips)
         and (domain.MESH_FORMATS or options.level is None)
     )
 

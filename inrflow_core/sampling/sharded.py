@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from inrflow_core import models
+from inrflow_core.domains._contract import HasFrames
 from inrflow_core.errors import Exit, InrflowError, Interrupted, UsageError
 from inrflow_core.models import Model
 from inrflow_core.runtime import distributed, memory
@@ -294,11 +295,15 @@ def _recorded_cameras(model: Model, request: SampleRequest) -> Mapping[str, np.n
 def _shard_settings(model: Model, request: SampleRequest, origin: Mapping[str, str]) -> dict[str, Any]:
     """Header, shape and type of a shard of a request's samples."""
     spec = model.domain.output_spec(request.size)
+    normalization = dict(model.metadata.get("normalization") or {})
+    if isinstance(model.domain, HasFrames):
+        rate = model.domain.playback_rate(request.size, model.frame_rate)
+        normalization |= {} if rate is None else {"fps": rate}
     header = Header(
         domain=model.domain.NAME,
         dataset=f"samples of {model.preset.name}",
         split="samples",
-        normalization=model.metadata.get("normalization") or {},
+        normalization=normalization,
         classes=tuple(model.metadata.get("classes") or ()),
         settings=shared_settings(origin),
     )

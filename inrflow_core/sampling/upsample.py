@@ -18,6 +18,7 @@ from inrflow_core.sampling import invert, provenance, sample, write_samples
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.request import SampleRequest, Size, Window
 from inrflow_core.storage import atomic_write
+from inrflow_core.visualization import video_io
 
 ERRORS = {
     "psnr": "{:.1f} dB at the training's positions",
@@ -68,12 +69,19 @@ def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = Fa
             f"{len(files)} files need a folder as output, and `{out}` is not a folder",
             hint=f"make it with `mkdir -p {out}`",
         )
-    targets = [out / f"{file.stem}{'.ply' if file.suffix.lower() in reading.SUFFIXES else '.png'}" for file in files]
+    targets = [out / f"{file.stem}{_suffix(file)}" for file in files]
     if len(set(targets)) < len(targets):
         raise UsageError("two of the files would have the same output", hint="give them different names")
     for path in targets:
         writer.check(path, 1, overwrite=overwrite)
     return targets
+
+
+def _suffix(file: Path) -> str:
+    """The suffix of the output of an input file in a folder."""
+    if file.suffix.lower() in video_io.VIDEO_SUFFIXES:
+        return ".mp4"
+    return ".ply" if file.suffix.lower() in reading.SUFFIXES else ".png"
 
 
 def check_model(model: Model) -> None:
@@ -99,7 +107,7 @@ def upsample_files(
     overwrite: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
-    """Invert each image, point cloud or mesh, evaluate its function, and write the result.
+    """Invert each image, video, point cloud or mesh, evaluate its function, and write the result.
 
     Returns:
         `run`, and `files` with one entry per file: its output, and the reconstruction error at the training's positions
@@ -128,8 +136,8 @@ def upsample_files(
                 samples = [example.mesh_to_source_units(mesh) for mesh in values]
             else:
                 samples = example.to_source_units(values)
-            arrays = write_samples.arrays_beside(model, settings.size, field.condition)
-            writer.write(out, samples, model.domain.NAME, origin=origin, arrays=arrays, overwrite=overwrite)
+            beside = write_samples.beside_samples(model, settings.size, field.condition, out)
+            writer.write(out, samples, model.domain.NAME, origin=origin, overwrite=overwrite, **beside)
             error = invert.reconstruction_error(model, example, field, settings.chunk)
             rows.append({"file": str(file), "out": str(out)} | error)
             progress(len(rows), len(files))
@@ -160,7 +168,7 @@ def upsample_saved_field(
         values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget, progress=progress)
     request = SampleRequest(field.seeds.tolist(), None, settings.size, settings.window)
     origin = provenance.provenance(model, source, request, field.options)
-    arrays = write_samples.arrays_beside(model, settings.size, field.condition)
-    written = writer.write(out, values, model.domain.NAME, origin=origin, arrays=arrays, overwrite=overwrite)
+    beside = write_samples.beside_samples(model, settings.size, field.condition, out)
+    written = writer.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite, **beside)
     reporter.log("wrote " + ", ".join(f"`{path}`" for path in written))
     return written

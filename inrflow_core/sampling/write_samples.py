@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core.fields import Field, Size, Surface
+from inrflow_core.domains._contract import HasFrames
+from inrflow_core.errors import UsageError
+from inrflow_core.fields import Clip, Field, Size, Surface
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Progress, Reporter, format_bytes
 from inrflow_core.runtime.query_budget import QueryBudget
@@ -113,12 +115,35 @@ def write_samples(
         items = provenance.per_sample_metadata(model, request)
         origin = {key: text for key, text in origin.items() if key not in ("seeds", "labels")}
     values = sample.concatenate(part_values)
-    arrays = arrays_beside(model, request.size, request.condition)
-    return writer.write(out, values, model.domain.NAME, origin=origin, items=items, arrays=arrays, overwrite=overwrite)
+    beside = beside_samples(model, request.size, request.condition, out)
+    return writer.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite, **beside)
 
 
-def arrays_beside(model: Model, size: Size, condition: Condition) -> dict[str, np.ndarray]:
-    """What an .npz of samples holds beside them: the cameras of views."""
+def beside_samples(model: Model, size: Size, condition: Condition, out: Path) -> dict[str, Any]:
+    """What `writer.write` gets beside samples of a size: arrays for an .npz, and the frame rate of clips.
+
+    Raises:
+        UsageError: a file of that kind cannot have the requested frame rate.
+    """
+    if isinstance(model.domain, HasFrames):
+        return _beside_clips(model, size, out)
     if not model.domain.HAS_CAMERAS or isinstance(size, Surface):
         return {}
-    return {"cameras": model.domain.cameras(size, condition)}
+    return {"arrays": {"cameras": model.domain.cameras(size, condition)}}
+
+
+def _beside_clips(model: Model, size: Size, out: Path) -> dict[str, Any]:
+    """The frame rate; where it follows from the number of frames, at most the highest that the format has."""
+    rate = model.domain.playback_rate(size, model.frame_rate)
+    if rate is None:
+        return {}
+    module = writer.exporter_for(out, model.domain.NAME)
+    if "fps" not in writer.options(module):
+        return {"arrays": {"fps": np.array(rate)}}
+    is_requested = isinstance(size, Clip) and size.fps is not None
+    if is_requested and not 1 <= rate <= module.MOST_FPS:
+        raise UsageError(
+            f"`--fps {rate:g}`: a `{out.suffix}` file has from 1 to {module.MOST_FPS} frames per second",
+            hint="give such a number, or write an `.mp4` or `.npz` file",
+        )
+    return {"fps": min(max(rate, 1.0), module.MOST_FPS)}

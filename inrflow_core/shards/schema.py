@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -58,6 +59,12 @@ class Header:
                 else typed_json.parse_json(text, f"{where} is damaged: its attribute `{name}`", hint=hint)
             )
         return typed_json.typed(table, cls, where, hint=hint)
+
+
+def frame_rate(normalization: Mapping[str, Any]) -> float | None:
+    """Frames per second of clips, as the normalization of their shards records it; None if it does not."""
+    rate = normalization.get("fps")
+    return float(rate) if isinstance(rate, int | float) and 0 < rate < math.inf else None
 
 
 class RaggedArray(NamedTuple):

@@ -349,7 +349,7 @@ def _scenes(preset: Preset, reference: SampleCollection) -> ShardCollection | No
     from inrflow_core.sample_files import scene_views, subsets
     from inrflow_core.sampling import novel_views
 
-    if preset.domain.module.Domain.VIEW_DOMAIN is None or preset.eval is None:
+    if not preset.domain.module.Domain.HAS_CAMERAS or preset.eval is None:
         return None
     scenes = scene_views.check_posed(subsets.evenly_spaced_items(reference, preset.eval.config.num))
     novel_views.plan_views(scenes, is_encoded=True, most_views=1)

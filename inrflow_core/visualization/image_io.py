@@ -60,7 +60,7 @@ MAX_BYTES = 1 << 30
 """Bytes of the largest image file."""
 HINT = "give a whole PNG, JPEG, WebP, BMP, GIF, TIFF or PPM file"
 
-_DAMAGED = (
+DAMAGED = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, RuntimeError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
@@ -124,7 +124,7 @@ def decode_image(content: bytes, mode: Mode | None = "RGB", *, is_upright: bool 
         reason = f"it cannot be decoded: it is a damaged {kind} file" if kind else f"its content is not {allowed}"
         reason += ", or its layout (bits, samples, byte order) is not one that is read" if kind == "TIFF" else ""
         raise UnreadableItemError(reason) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
     except MemoryError as error:
         raise UnreadableItemError("it takes more memory to decode than there is") from error

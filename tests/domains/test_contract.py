@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "points": {"num_points": 24},
     "protein": {"residues": 6},
     "radiance": {"resolution": 6},
+    "video": {"resolution": 6, "frames": 3},
     "shape": {"num_points": 24, "num_queries": 10, "grid": 5},
 }
 MEMBERS = sorted(set(_contract.Domain.__annotations__) | {n for n in vars(_contract.Domain) if not n.startswith("_")})

@@ -1,0 +1,212 @@
+"""Read videos: video files by PyAV (the extra `video`), animated GIF and WebP files by Pillow, and folders of frames.
+
+Frames are RGB and upright: the rotation that a file states is applied. A time between two frames is that of the nearer one, so
+that a video of variable frame rate becomes one of constant rate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from PIL import Image, ImageSequence
+
+from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
+from inrflow_core.storage.plain_file import read_plain_file
+from inrflow_core.visualization import image_io
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
+"""Of files that PyAV reads."""
+ANIMATION_SUFFIXES = (".gif", ".webp")
+"""Of files that Pillow reads."""
+SUFFIXES = (*VIDEO_SUFFIXES, *ANIMATION_SUFFIXES)
+HINT = "`pip install inrflow[video]`, or give folders of frames, or .gif files"
+SHORTEST = 0.01
+"""Seconds that a frame of an animation is shown at least; programs show those of 0 seconds for 0.1."""
+ASSUMED = 0.1
+ROUNDING = 1e-6
+"""Seconds: a time in the middle of two frames is that of the later one."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a video are shown."""
+
+    times: Float64[np.ndarray, " N"]
+    """Seconds from the first frame, ascending."""
+    rate: float
+    """Frames per second, the mean."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds, the last frame included."""
+        return float(self.times[-1]) + 1 / self.rate
+
+    def frames_at(self, fps: float) -> Int64[np.ndarray, " M"]:
+        """The number of the nearest frame at each multiple of 1 / `fps` seconds within the duration."""
+        count = max(1, round(self.duration * fps))
+        moments = np.arange(count) / fps + ROUNDING
+        middles = (self.times[1:] + self.times[:-1]) / 2
+        return np.searchsorted(middles, moments, side="right").astype(np.int64)
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Orders names as people do: `frame9.png` before `frame10.png`."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file's name says that it is a video or a GIF; a WebP file is usually one image."""
+    return name.lower().endswith((*VIDEO_SUFFIXES, ".gif"))
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The images of a folder in natural order; hidden files are left out."""
+    found = [path for path in folder.iterdir() if image_io.is_image_name(path.name) and not path.name.startswith(".")]
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def read_timeline(path: Path) -> Timeline:
+    """The times of all frames of a file; decodes none of a video file.
+
+    Raises:
+        UnreadableItemError: it is damaged, has no video, or no frames.
+        MissingError: PyAV is not installed, and the file needs it.
+    """
+    if path.suffix.lower() in ANIMATION_SUFFIXES:
+        durations = [duration for _, duration in _animation_frames(path)]
+        return Timeline(np.cumsum([0.0, *durations[:-1]]), len(durations) / sum(durations))
+    with _opened(path) as (container, stream):
+        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        stamps = [packet.dts if packet.pts is None else packet.pts for packet in packets]
+        base, average = stream.time_base, stream.average_rate
+    if not stamps:
+        raise UnreadableItemError("it holds no frames")
+    if base is None or any(stamp is None for stamp in stamps):
+        if not average:
+            raise UnreadableItemError("it states neither the times of its frames nor their rate")
+        return Timeline(np.arange(len(stamps)) / float(average), float(average))
+    times = np.sort(np.array(stamps, np.float64)) * float(base)
+    steps = np.diff(times)
+    mean = float(steps.mean()) if len(steps) else 0.0
+    if average and (mean <= 0 or abs(mean * float(average) - 1) < 0.01):
+        rate = float(average)  # as times in milliseconds are rounded
+    elif mean > 0:
+        rate = 1 / mean
+    else:
+        raise UnreadableItemError("all of its frames have one time")
+    return Timeline(times - times[0], rate)
+
+
+def iter_frames(path: Path) -> Iterator[Image.Image]:
+    """The frames of a file in the order of their times, RGB and upright.
+
+    Raises:
+        UnreadableItemError: it is damaged, has no video, or no frames.
+        MissingError: PyAV is not installed, and the file needs it.
+    """
+    if path.suffix.lower() in ANIMATION_SUFFIXES:
+        for frame, _ in _animation_frames(path):
+            yield frame
+        return
+    with _opened(path) as (container, stream):
+        for frame in container.decode(stream):
+            pixels = frame.to_ndarray(format="rgb24")
+            turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
+            yield Image.fromarray(np.ascontiguousarray(np.rot90(pixels, turns)))
+
+
+def read_frames(path: Path, numbers: Sequence[int]) -> list[Image.Image]:
+    """Some frames of a file, whose numbers do not descend; one may be repeated.
+
+    Raises:
+        UnreadableItemError: as `iter_frames`, or the file ends before them.
+        MissingError: as `iter_frames`.
+    """
+    due, found = Counter(numbers), []
+    for number, frame in enumerate(iter_frames(path)):
+        found += [frame] * due.pop(number, 0)
+        if not due:
+            return found
+    raise UnreadableItemError(f"it ends before frame {min(due)}: it is damaged")
+
+
+def read_clip(path: Path, count: int, rate: float | None) -> list[Image.Image]:
+    """The first `count` frames of a file at `rate` frames per second, or of a folder, whose frames have no times.
+
+    Without a rate, those of the file itself.
+
+    Raises:
+        IntegrityError: it is damaged, has no video, or is shorter.
+        MissingError: PyAV is not installed, and the file needs it.
+    """
+    hint = "give another video"
+    try:
+        if path.is_dir():
+            files = frame_files(path)
+            _check_length(len(files), count, "")
+            return [image_io.read_image(file) for file in files[:count]]
+        timeline = read_timeline(path)
+        numbers = np.arange(len(timeline.times)) if rate is None else timeline.frames_at(rate)
+        _check_length(len(numbers), count, "" if rate is None else f" at {rate:g} frames per second")
+        return read_frames(path, numbers[:count].tolist())
+    except UnreadableItemError as error:
+        raise IntegrityError(f"`{path}` cannot be read as a video: {error.reason}", hint=hint) from error
+
+
+def check() -> None:
+    """Raise MissingError where PyAV is not installed."""
+    _import_av()
+
+
+def _check_length(length: int, count: int, rate: str) -> None:
+    if length < count:
+        raise UnreadableItemError(f"it has {length:,} frames{rate}, and a clip of the model has {count:,}")
+
+
+def _animation_frames(path: Path) -> Iterator[tuple[Image.Image, float]]:
+    """The frames of a GIF or WebP file on white, and how many seconds each is shown."""
+    content = read_plain_file(path, image_io.MAX_BYTES, hint="give a whole file")
+    if not content:
+        raise UnreadableItemError("it is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=("GIF", "WEBP")) as image:
+            for frame in ImageSequence.Iterator(image):
+                frame.load()  # sets the duration of a WebP frame
+                seconds = float(frame.info.get("duration") or 0) / 1000
+                clear = frame.convert("RGBA")
+                opaque = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+                yield opaque.convert("RGB"), seconds if seconds >= SHORTEST else ASSUMED
+    except (*image_io.DAMAGED, MemoryError) as error:
+        raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """A video file and its first video stream; errors of FFmpeg become UnreadableItemError."""
+    av = _import_av()
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                kind = "sound alone" if container.streams.audio else "no video"
+                raise UnreadableItemError(f"it holds {kind}")
+            yield container, container.streams.video[0]
+    except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableItemError(f"it cannot be decoded: {reason.partition(chr(10))[0]}") from error
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingError("the package av, which reads videos, is not installed", hint=HINT) from error
+    return av

@@ -1,0 +1,119 @@
+"""Videos at the command line: any number of frames, rate and size, every format, and clips that are encoded from files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from inrflow_cli import app, console
+from inrflow_core.sample_files import readers
+from inrflow_core.shards.shard_dataset import ShardDataset
+from tests import tiny
+
+VIDEO: dict[str, dict[str, Any] | None] = {
+    "domain": {"name": "video", "resolution": 8, "frames": 4},
+    "network": {"width": 16, "depth": 1, "heads": 2, "latents": 8, "encoder": "spatial", "rope": True},
+    "condition": None,
+}
+RATE = {"normalization": {"kind": "pixels", "fps": 8.0}}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("videos")
+    tiny.run_folder(folder / "videos", VIDEO, metadata=RATE)
+    tiny.run_folder(folder / "images", tiny.IMAGE)
+    return {"videos": folder / "videos", "images": folder / "images"}
+
+
+def inrflow(capsys: pytest.CaptureFixture[str], *arguments: Any, code: int = 0) -> str:
+    """Runs a command; returns its stderr."""
+    console.stderr.cache_clear()
+    assert app.run([str(argument) for argument in arguments]) == code
+    return " ".join(capsys.readouterr().err.split())
+
+
+def frames_of(path: Path) -> tuple[np.ndarray, int]:
+    """The frames of an animation, and the milliseconds of the first."""
+    with Image.open(path) as image:
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+        return np.stack(frames), int(image.info["duration"])
+
+
+def test_the_same_clip_is_sampled_at_any_length_and_size(capsys, runs: dict[str, Path], tmp_path: Path):
+    sampled = {}
+    options = {"training": (), "twice": ("--frames", 8), "by-rate": ("--fps", 16), "large": ("--resolution", "24x32")}
+    for name, more in options.items():
+        inrflow(capsys, "sample", tmp_path / f"{name}.npz", "--run", runs["videos"], "--num", 2, *more)
+        with np.load(tmp_path / f"{name}.npz") as file:
+            sampled[name] = file["videos"], float(file["fps"])
+    training, rate = sampled["training"]
+    assert training.shape == (2, 4, 8, 8, 3) and rate == 8
+    for name in ("twice", "by-rate"):
+        values, rate = sampled[name]
+        assert values.shape[1] == 8 and rate == 16
+        assert np.abs(values[:, ::2].astype(int) - training).max() <= 1
+    assert sampled["large"][0].shape == (2, 4, 24, 32, 3)
+
+
+def test_animations_last_as_long_as_the_clip_unless_a_rate_is_named(capsys, runs: dict[str, Path], tmp_path: Path):
+    for out, more, frames, duration in (
+        ("a.webp", (), 4, 125),
+        ("b.webp", ("--frames", 8), 8, 62),
+        ("c.webp", ("--frames", 8, "--fps", 10), 8, 100),
+        ("d.gif", ("--frames", 80), 80, 20),
+    ):
+        inrflow(capsys, "sample", tmp_path / out, "--run", runs["videos"], *more)
+        read, found = frames_of(tmp_path / out)
+        assert (len(read), found) == (frames, duration)
+    error = inrflow(capsys, "sample", tmp_path / "e.gif", "--run", runs["videos"], "--fps", 60, code=2)
+    assert "`--fps 60`: a `.gif` file has from 1 to 50 frames per second" in error
+    assert not (tmp_path / "e.gif").exists()
+
+
+def test_shards_record_the_rate_and_export_uses_it(capsys, runs: dict[str, Path], tmp_path: Path):
+    inrflow(capsys, "sample", tmp_path / "clips.h5", "--run", runs["videos"], "--num", 3, "--frames", 6)
+    assert ShardDataset(tmp_path / "clips.h5").manifest.normalization["fps"] == 12
+    inrflow(capsys, "export", tmp_path / "clips.h5", tmp_path / "one.webp", "--items", "1")
+    read, duration = frames_of(tmp_path / "one.webp")
+    np.testing.assert_array_equal(read, readers.open_collection(tmp_path / "clips.h5").read([1]).values[0])
+    assert duration == 83
+
+
+def test_a_clip_is_encoded_and_sampled_more_finely(capsys, runs: dict[str, Path], tmp_path: Path):
+    frames = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(tmp_path / "in.webp", save_all=True, append_images=images[1:], duration=125, lossless=True)
+    (tmp_path / "frames").mkdir()
+    for number, image in enumerate(images):
+        image.save(tmp_path / "frames" / f"{number}.png")
+    for source in ("in.webp", "frames"):
+        out = tmp_path / f"{source}.npz"
+        more = ("--scale", 2, "--fps", 16, "--steps", 30)
+        text = inrflow(capsys, "upsample", tmp_path / source, out, "--run", runs["videos"], *more)
+        assert "dB at the training's positions" in text
+        with np.load(out) as file:
+            assert file["videos"].shape == (1, 8, 16, 16, 3) and file["fps"] == 16
+            assert len(json.loads(str(file["origin"]))["given"]) == 16
+
+
+def test_options_of_clips_are_refused_elsewhere(capsys, runs: dict[str, Path], tmp_path: Path):
+    for option in ("--frames", "--fps"):
+        error = inrflow(capsys, "sample", tmp_path / "out.png", "--run", runs["images"], option, 4, code=2)
+        assert f"`{option}` does not apply: the model samples images" in error
+    error = inrflow(capsys, "upsample", tmp_path / "frames", tmp_path / "out.png", "--run", runs["images"], code=3)
+    assert "`" in error and "does not exist" in error
+
+
+def test_a_saved_field_needs_the_number_of_frames(capsys, runs: dict[str, Path], tmp_path: Path):
+    field = tmp_path / "field.safetensors"
+    inrflow(capsys, "sample", tmp_path / "out.png", "--run", runs["videos"], "--save-field", field)
+    error = inrflow(capsys, "upsample", field, tmp_path / "out.webp", "--fps", 20, code=2)
+    assert "`--fps` alone needs the duration of a clip" in error and "add `--frames N`" in error
+    inrflow(capsys, "upsample", field, tmp_path / "out.webp", "--frames", 10, "--fps", 20)
+    assert frames_of(tmp_path / "out.webp")[1] == 50
