@@ -23,13 +23,13 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageOps, ImageSequence, TiffImagePlugin
 
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
 from inrflow_core.storage.plain_file import read_plain_file
@@ -128,6 +128,25 @@ def decode_image(content: bytes, mode: Mode | None = "RGB", *, is_upright: bool 
         raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
     except MemoryError as error:
         raise UnreadableItemError("it takes more memory to decode than there is") from error
+
+
+def decode_animation(content: bytes) -> Iterator[tuple[Image.Image, float]]:
+    """The frames of a GIF or WebP file, RGB on white, and how many seconds each is shown, as the file states it.
+
+    Raises:
+        UnreadableItemError: it is empty, damaged, of another format, or takes too much memory.
+    """
+    if not content:
+        raise UnreadableItemError("it is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=("GIF", "WEBP")) as image:
+            for frame in ImageSequence.Iterator(image):
+                frame.load()  # sets the duration of a WebP frame
+                clear = frame.convert("RGBA")
+                opaque = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+                yield opaque.convert("RGB"), float(frame.info.get("duration") or 0) / 1000
+    except (*DAMAGED, MemoryError) as error:
+        raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
 
 
 def read_square_image(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:

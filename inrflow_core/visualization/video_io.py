@@ -7,7 +7,6 @@ that a video of variable frame rate becomes one of constant rate.
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
 from inrflow_core.storage.plain_file import read_plain_file
@@ -162,11 +161,6 @@ def read_clip(path: Path, count: int, rate: float | None) -> list[Image.Image]:
         raise IntegrityError(f"`{path}` cannot be read as a video: {error.reason}", hint=hint) from error
 
 
-def check() -> None:
-    """Raise MissingError where PyAV is not installed."""
-    _import_av()
-
-
 def _check_length(length: int, count: int, rate: str) -> None:
     if length < count:
         raise UnreadableItemError(f"it has {length:,} frames{rate}, and a clip of the model has {count:,}")
@@ -175,31 +169,22 @@ def _check_length(length: int, count: int, rate: str) -> None:
 def _animation_frames(path: Path) -> Iterator[tuple[Image.Image, float]]:
     """The frames of a GIF or WebP file on white, and how many seconds each is shown."""
     content = read_plain_file(path, image_io.MAX_BYTES, hint="give a whole file")
-    if not content:
-        raise UnreadableItemError("it is empty")
-    try:
-        with Image.open(io.BytesIO(content), formats=("GIF", "WEBP")) as image:
-            for frame in ImageSequence.Iterator(image):
-                frame.load()  # sets the duration of a WebP frame
-                seconds = float(frame.info.get("duration") or 0) / 1000
-                clear = frame.convert("RGBA")
-                opaque = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-                yield opaque.convert("RGB"), seconds if seconds >= SHORTEST else ASSUMED
-    except (*image_io.DAMAGED, MemoryError) as error:
-        raise UnreadableItemError(f"it cannot be decoded: {str(error).partition(chr(10))[0]}") from error
+    for frame, seconds in image_io.decode_animation(content):
+        yield frame, seconds if seconds >= SHORTEST else ASSUMED
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """A video file and its first video stream; errors of FFmpeg become UnreadableItemError."""
     av = _import_av()
+    errors = (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 kind = "sound alone" if container.streams.audio else "no video"
                 raise UnreadableItemError(f"it holds {kind}")
             yield container, container.streams.video[0]
-    except (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
+    except errors as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableItemError(f"it cannot be decoded: {reason.partition(chr(10))[0]}") from error
 
