@@ -5,9 +5,10 @@ Every file declares its `KIND`. An `embedder` turns an image or a sequence into 
     image:    uint8 (B H W 3)             -> float32 (B K S), K = rows x columns of `grid(H, W)`, row by row
     sequence: texts of one-letter codes   -> a list of float32 arrays (L S), one for each
 
-An `extractor` turns images or point clouds into feature vectors that metrics compare:
+An `extractor` turns images, point clouds or videos into feature vectors that metrics compare:
 
-    image:    uint8 (N H W C), points: float32 (N P C)   -> for each output float32 (N F)
+    image:    uint8 (N H W C), points: float32 (N P C), video: uint8 (N T H W C)
+                                                         -> for each output float32 (N F)
 
 A `distance` compares two images in a loss of training; gradients reach the first one:
 
@@ -59,7 +60,7 @@ class ExtractorFile(Protocol):
 
     KIND: Literal["extractor"]
     DOMAIN: str
-    """The domain of its inputs: `image` or `points`."""
+    """The domain of its inputs: `image`, `points` or `video`."""
     OUTPUTS: Mapping[str, int]
     """Names of its feature vectors, and their widths."""
     PREPROCESSING: Sequence[str]

@@ -74,7 +74,7 @@ def checks_of(spec: InputSpec, domain: str) -> Iterator[bool]:
         case MeshSpec(measure):
             yield measure in MESH_FACTS and domain == "shape"
         case other:
-            yield isinstance(other, ImagePairSpec) and domain == "image"
+            yield isinstance(other, ImagePairSpec) and domain in ("image", "video")
 
 
 @pytest.mark.parametrize(("name", "protocol"), EVERY, ids=lambda value: str(value))
