@@ -36,13 +36,15 @@ class ConditionEmbedding(NamedTuple):
     vector: Float[Tensor, "B W"] | None = None
     """Added to the embedding of the time."""
     tokens: Float[Tensor, "B K W"] | None = None
-    """What every block of the trunk attends to."""
+    """What every block of the trunk attends to, or those of a U-Net with cross-attention."""
     features: Float[Tensor, "B L F"] | None = None
     """Features of each group of pairs, such as an amino acid."""
     is_group: Bool[Tensor, "B L"] | None = None
     """Which groups are real and not padding."""
     projected_kv: tuple[Any, ...] = ()
     """The tokens' keys and values for each block, made once for many evaluations; in place of `tokens`."""
+    is_token: Bool[Tensor, "B K"] | None = None
+    """Which tokens are real and not padding, at least one of each set; None if all are."""
 
 
 class ConditionSpec(NamedTuple):
@@ -52,6 +54,8 @@ class ConditionSpec(NamedTuple):
     """Tokens of a condition that every block of the trunk attends to."""
     features: int | None = None
     """Features of each group; None without groups."""
+    is_padded: bool = False
+    """Whether conditions may have fewer tokens, so that the others are padding (`ConditionEmbedding.is_token`)."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -76,6 +76,31 @@ class CellAttention(nn.Module):
             layer(cells).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
         read = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(read).mT.unflatten(2, x.shape[-2:])
+
+
+class CellCrossAttention(nn.Module):
+    """The cells of a plane attend to the tokens of a condition; added to the input, 0 at the start."""
+
+    def __init__(self, width: int, heads: int, source_width: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.query = norm(width, eps), nn.Linear(width, width)
+        self.key, self.value = (nn.Linear(source_width, width) for _ in range(2))
+        self.out = nn.Linear(width, width)
+        zero_(self.out)
+
+    def forward(
+        self, x: Float[Tensor, "B C H W"], tokens: Float[Tensor, "B K S"], is_token: Bool[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B C H W"]:
+        """The cells after they read the tokens; where `is_token` is False there is padding, which none reads."""
+        cells = self.norm(x).flatten(2).mT
+        q, k, v = (
+            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for y in (self.query(cells), self.key(tokens), self.value(tokens))
+        )
+        allowed = None if is_token is None else is_token[:, None, None, :]
+        read = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).flatten(2)
         return x + self.out(read).mT.unflatten(2, x.shape[-2:])
 
 

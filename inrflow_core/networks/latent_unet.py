@@ -1,7 +1,8 @@
 """A U-Net on the plane of latents: the denoiser of latent diffusion (DDMI, section 3.3).
 
 Source of the form: ADM (Dhariwal and Nichol 2021, arXiv:2105.05233). Its weights and values are those of the UNet2DModel of
-the library diffusers with one DownBlock2D and AttnDownBlock2D after it.
+the library diffusers with one DownBlock2D and AttnDownBlock2D after it. A condition of tokens, such as a text, is read by
+cross-attention, which only such models have.
 """
 
 from __future__ import annotations
@@ -15,12 +16,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inrflow_core.errors import UsageError
-from inrflow_core.layers.convolution import CellAttention, Downsample, ResidualBlock, Upsample, norm, zero_
+from inrflow_core.layers.convolution import (
+    CellAttention,
+    CellCrossAttention,
+    Downsample,
+    ResidualBlock,
+    Upsample,
+    norm,
+    zero_,
+)
 from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Grid, SetSpec
 
 EPS = 1e-5
 TIME_SCALE = 1000.0
 """Times in [0, 1] are embedded as steps of a schedule of a thousand."""
+READING_LEVELS = 2
+"""Levels that read the tokens of a condition, the coarsest ones; the middle reads them too."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,8 @@ def build_denoiser(config: Config, spec: SetSpec, condition: ConditionSpec) -> L
     """The U-Net for latents of this spec.
 
     Raises:
-        UsageError: the plane cannot be halved so often, or the condition is more than a vector.
+        UsageError: the plane cannot be halved so often, heads do not divide the levels that read tokens, or the condition
+            has features of groups.
     """
     assert isinstance(spec.layout, Grid)
     factor = 2 ** (len(config.multipliers) - 1)
@@ -77,21 +89,27 @@ def build_denoiser(config: Config, spec: SetSpec, condition: ConditionSpec) -> L
             f"{' x '.join(map(str, spec.layout.shape))} is not divisible by {factor}",
             hint="take fewer `multipliers` in [network.denoiser]",
         )
-    if condition.tokens or condition.features:
+    if condition.features:
         raise UsageError(
-            "`latent-unet` takes a condition that is one vector, such as a class",
-            hint='take `name = "label"` in [condition]',
+            "`latent-unet` takes a condition of one vector, such as a class, or of tokens, such as a text",
+            hint='take `name = "label"` or `name = "text"` in [condition]',
         )
-    return LatentUNet(config, spec)
+    readers = config.widths[-READING_LEVELS:] if condition.tokens else []
+    if any(width % config.head_width for width in readers):
+        raise UsageError(
+            f"`head_width` is {config.head_width}, and the levels that read the condition's tokens are {readers} wide",
+            hint="change `head_width` in [network.denoiser] to one that divides them",
+        )
+    return LatentUNet(config, spec, reads_tokens=condition.tokens > 0)
 
 
 class LatentUNet(nn.Module):
     """From noisy latents and a time to latents, such as a velocity; 0 with initial weights."""
 
-    def __init__(self, config: Config, spec: SetSpec) -> None:
+    def __init__(self, config: Config, spec: SetSpec, *, reads_tokens: bool = False) -> None:
         super().__init__()
         assert isinstance(spec.layout, Grid)
-        self.config, self.grid = config, spec.layout.shape
+        self.config, self.grid, self.reads_tokens = config, spec.layout.shape, reads_tokens
         widths, vector = config.widths, self.vector_width
         self.time = nn.Sequential(nn.Linear(config.width, vector), nn.SiLU(), nn.Linear(vector, vector))
         self.first = nn.Conv2d(spec.value_size, widths[0], 3, padding=1)
@@ -106,7 +124,7 @@ class LatentUNet(nn.Module):
                 skips.append(width)
         self.middle = nn.ModuleList(
             [
-                AttentiveBlock(widths[-1], widths[-1], vector, config.head_width),
+                AttentiveBlock(widths[-1], widths[-1], vector, config.head_width, self._reading(len(widths) - 1)),
                 AttentiveBlock(widths[-1], widths[-1], vector),
             ]
         )
@@ -123,7 +141,7 @@ class LatentUNet(nn.Module):
 
     @property
     def vector_width(self) -> int:
-        """Size of a condition's vector."""
+        """Size of a condition's vector, and of its tokens."""
         return 4 * self.config.width
 
     def forward(
@@ -136,31 +154,57 @@ class LatentUNet(nn.Module):
         x = self.first(latents.mT.unflatten(2, self.grid))
         skips = [x]
         for layer in self.down:
-            x = layer(x, vector) if isinstance(layer, AttentiveBlock) else layer(x)
+            x = layer(x, vector, embedding) if isinstance(layer, AttentiveBlock) else layer(x)
             skips.append(x)
         for layer in self.middle:
-            x = layer(x, vector)
+            x = layer(x, vector, embedding)
         for layer in self.up:
-            x = layer(torch.cat([x, skips.pop()], 1), vector) if isinstance(layer, AttentiveBlock) else layer(x)
+            if isinstance(layer, AttentiveBlock):
+                x = layer(torch.cat([x, skips.pop()], 1), vector, embedding)
+            else:
+                x = layer(x)
         return self.last(functional.silu(self.norm(x))).flatten(2).mT
 
     def _block(self, width: int, out_width: int, level: int) -> AttentiveBlock:
         attends = level >= self.config.attention_from
-        return AttentiveBlock(width, out_width, self.vector_width, self.config.head_width if attends else None)
+        head_width = self.config.head_width if attends else None
+        return AttentiveBlock(width, out_width, self.vector_width, head_width, self._reading(level))
+
+    def _reading(self, level: int) -> int | None:
+        """The width of a head that reads tokens at a level; None where no token is read."""
+        reads = self.reads_tokens and level >= len(self.config.multipliers) - READING_LEVELS
+        return self.config.head_width if reads else None
 
 
 class AttentiveBlock(nn.Module):
-    """A residual block, and attention after it where it has heads."""
+    """A residual block, and after it self-attention and cross-attention to a condition's tokens, each where it has heads."""
 
-    def __init__(self, width: int, out_width: int, vector_width: int, head_width: int | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        out_width: int,
+        vector_width: int,
+        head_width: int | None = None,
+        reading_head_width: int | None = None,
+    ) -> None:
         super().__init__()
         self.block = ResidualBlock(width, out_width, embedding_width=vector_width, eps=EPS, is_zero=True)
         self.attention = None if head_width is None else CellAttention(out_width, out_width // head_width, eps=EPS)
+        self.reading = None
+        if reading_head_width is not None:
+            self.reading = CellCrossAttention(out_width, out_width // reading_head_width, vector_width, eps=EPS)
 
-    def forward(self, x: Float[Tensor, "B C H W"], vector: Float[Tensor, "B V"]) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B C H W"], vector: Float[Tensor, "B V"], embedding: ConditionEmbedding
+    ) -> Tensor:
         """The block's output (B, out_width, H, W)."""
         x = self.block(x, vector)
-        return x if self.attention is None else self.attention(x)
+        if self.attention is not None:
+            x = self.attention(x)
+        if self.reading is None:
+            return x
+        assert embedding.tokens is not None
+        return self.reading(x, embedding.tokens, embedding.is_token)
 
 
 def time_features(t: Float[Tensor, " B"], width: int) -> Float[Tensor, "B F"]:

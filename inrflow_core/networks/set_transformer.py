@@ -73,6 +73,11 @@ def build(config: Config, shape: SetSpec, condition: ConditionSpec = NOTHING) ->
             hint="sets in groups (proteins), and only these, need `residue` with the encoder `spatial` or `linear`, and the "
             "condition `sequence`",
         )
+    if condition.is_padded:
+        raise UsageError(
+            "`set-transformer` reads as many tokens of every condition, and texts have more or fewer",
+            hint="take the denoiser `latent-unet` of the method `latent`, or another [condition]",
+        )
     return SetTransformer(config, shape, condition)
 
 

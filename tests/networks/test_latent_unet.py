@@ -58,6 +58,42 @@ def test_a_condition_vector_changes_the_answer():
     assert not torch.allclose(unet(x, t, ConditionEmbedding()), unet(x, t, ConditionEmbedding(vector)), atol=1e-4)
 
 
+def reading(levels: tuple[int, ...] = (1, 1, 2)) -> LatentUNet:
+    unet = build_denoiser(Config(32, levels, depth=1, head_width=16), latents(), ConditionSpec(tokens=5))
+    tiny.randomize(unet)
+    return unet
+
+
+def answer_to(unet: LatentUNet, tokens: torch.Tensor, is_token: torch.Tensor | None = None) -> torch.Tensor:
+    x = torch.randn(2, 64, 4, generator=torch.Generator().manual_seed(1))
+    return unet(x, torch.tensor([0.3, 0.7]), ConditionEmbedding(tokens=tokens, is_token=is_token))
+
+
+def test_tokens_are_read_at_the_two_coarsest_levels_and_in_the_middle_and_change_nothing_at_the_start():
+    unet = reading()
+    widths = [block.block.second.out_channels for block in unet.modules() if isinstance(block, AttentiveBlock)]
+    readers = [block for block in unet.modules() if isinstance(block, AttentiveBlock) and block.reading is not None]
+    assert (len(widths), len(readers)) == (3 + 2 + 6, 2 + 1 + 4)
+    plain, fresh = (build_denoiser(unet.config, latents(), ConditionSpec(tokens=count)) for count in (0, 5))
+    missing, unexpected = fresh.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and {name.split(".")[-3] for name in missing} == {"reading"}
+    tiny.randomize(plain)
+    fresh.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(answer_to(fresh, torch.randn(2, 5, 128)), answer_to(plain, torch.randn(2, 5, 128)))
+
+
+def test_every_token_counts_and_padding_and_the_order_of_tokens_do_not():
+    unet, tokens = reading(), torch.randn(2, 5, 128, generator=torch.Generator().manual_seed(2))
+    whole, other = answer_to(unet, tokens), tokens.clone()
+    other[:, 4] += 1
+    changed = answer_to(unet, other)
+    assert (changed - whole).abs().mean() > 1e-3 * whole.abs().mean()
+    torch.testing.assert_close(answer_to(unet, tokens.flip(1)), whole, rtol=1e-4, atol=1e-5)
+    mask = torch.tensor([[True] * 4 + [False]] * 2)
+    assert torch.equal(answer_to(unet, tokens, mask), answer_to(unet, other, mask))
+    torch.testing.assert_close(answer_to(unet, tokens, mask), answer_to(unet, tokens[:, :4]), rtol=1e-4, atol=1e-5)
+
+
 def test_planes_that_are_not_square_pass_it():
     unet = build_denoiser(SMALL, latents(4, 4, 12), ConditionSpec())
     tiny.randomize(unet)
@@ -80,8 +116,10 @@ def test_rows_and_columns_keep_their_meaning():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UsageError, match="6 x 7 is not divisible by 2"):
         build_denoiser(SMALL, latents(4, 6, 7), ConditionSpec())
-    with pytest.raises(UsageError, match="a condition that is one vector"):
-        build_denoiser(SMALL, latents(), ConditionSpec(tokens=3))
+    with pytest.raises(UsageError, match="a condition of one vector, such as a class, or of tokens"):
+        build_denoiser(SMALL, latents(), ConditionSpec(features=3))
+    with pytest.raises(UsageError, match=r"`head_width` is 32, and the levels .* are \[16, 32\] wide"):
+        build_denoiser(Config(16, (1, 2), head_width=32), latents(), ConditionSpec(tokens=3))
     with pytest.raises(ValueError, match="`head_width` is 32: it divides 48, 48"):
         Config(24, (1, 2), head_width=32)
 
