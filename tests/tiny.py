@@ -101,6 +101,8 @@ SHAPES: dict[str, dict[str, Any] | None] = {
     },
 }
 """A latent diffusion model of shapes with a class condition."""
+TEXT: dict[str, dict[str, Any] | None] = {**SHAPES, "condition": {"name": "text", "vocabulary": 64}}
+"""The same with a text as condition, of the stand-in `words`."""
 CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -83,8 +83,9 @@ class ConditionerPart(Protocol):
     """Whether the items of a reference provide the conditions."""
     REFERENCE_METRICS: tuple[str, ...]
     """Metrics of samples conditioned on a reference's items, beside those of their domain."""
-    HAS_VIEWS: bool
-    """Whether each set has several conditions, of which training samples one at each step."""
+    VIEWS: str | None
+    """The condition of the shards that has several views of each set, such as images or texts, of which training samples one at
+    each step; None if a set has one condition."""
     Config: Any
 
     def required_conditions(self, config: Any) -> tuple[str, ...]:
@@ -115,12 +116,18 @@ class ConditionerPart(Protocol):
         ...
 
     def make_encoder(self, config: Any, embedder: ModelEmbedder) -> Callable[[Any], Condition]:
-        """Return a function from an input to a condition of one row; it loads the embedder once.
+        """Return a function from an input to a condition of one row, or of one for each of several texts; it loads the
+        embedder once.
 
         Raises:
             UsageError: the conditioner takes no such input, or the embedder's features have another shape.
             MissingError, IntegrityError: as `ModelEmbedder.load`.
         """
+        ...
+
+    def sample_entries(self, value: Any) -> Sequence[Mapping[str, str]]:
+        """For each row of the condition of an input what the file of a sample names beside the provenance of all; empty for
+        nothing."""
         ...
 
     def spec(self, config: Any) -> ConditionSpec:

@@ -8,7 +8,7 @@ release; there the token of a dropped image is random and not learned.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,7 @@ OPTIONS = ("--image",)
 OPTION_HINT = "`--image photo.png`"
 REFERENCE_METRICS = ("paired-cd",)
 FROM_REFERENCE = True
-HAS_VIEWS = True
+VIEWS = "image"
 """Each set has several images; training samples one at each step."""
 
 PATCH = 14
@@ -150,6 +150,11 @@ def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[ImageInpu
         return {"tokens": tokens}
 
     return encode
+
+
+def sample_entries(value: Any) -> Sequence[Mapping[str, str]]:
+    """Nothing: the provenance of all samples has it."""
+    return []
 
 
 def spec(config: Config) -> ConditionSpec:

@@ -5,7 +5,7 @@ Source: DiT (Peebles and Xie 2023), which INRFlow follows for class-conditional 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ OPTIONS = ("--label",)
 OPTION_HINT = "`--label NAME`"
 REFERENCE_METRICS = ()
 FROM_REFERENCE = False
-HAS_VIEWS = False
+VIEWS = None
 
 
 def required_conditions(config: Config) -> tuple[str, ...]:
@@ -77,6 +77,11 @@ def input_from_structure(structure: Structure) -> Any:
 def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[Any], Condition]:
     """Raises UsageError: each seed has its own label (`sampling.labels`)."""
     raise UsageError("each seed has its own class", hint="use `--label`")
+
+
+def sample_entries(value: Any) -> Sequence[Mapping[str, str]]:
+    """Nothing: the provenance of all samples has it."""
+    return []
 
 
 def spec(config: Config) -> ConditionSpec:

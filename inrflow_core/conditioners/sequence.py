@@ -6,7 +6,7 @@ part of the atoms' coordinates and is never dropped, so that guidance needs a se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ OPTIONS = ("--sequence", "--fasta")
 OPTION_HINT = "`--sequence MKT...` or `--fasta FILE`"
 REFERENCE_METRICS = ()
 FROM_REFERENCE = True
-HAS_VIEWS = False
+VIEWS = None
 ONE_HOT = "one-hot"
 
 
@@ -124,6 +124,11 @@ def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[str], Con
         return condition | {"embedding": torch.from_numpy(features)[None]}
 
     return encode
+
+
+def sample_entries(value: Any) -> Sequence[Mapping[str, str]]:
+    """Nothing: the provenance of all samples has it."""
+    return []
 
 
 def spec(config: Config) -> ConditionSpec:

@@ -1,9 +1,10 @@
 """Frozen networks with pretrained weights, of three kinds: one file each, the file's name its registration.
 
-Every file declares its `KIND`. An `embedder` turns an image or a sequence into tokens for a conditioner:
+Every file declares its `KIND`. An `embedder` turns an image, a sequence or a text into tokens for a conditioner:
 
     image:    uint8 (B H W 3)             -> float32 (B K S), K = rows x columns of `grid(H, W)`, row by row
     sequence: texts of one-letter codes   -> a list of float32 arrays (L S), one for each
+    text:     T texts                     -> an array (T 77 ...) of the tokens of each, and 0 after them
 
 An `extractor` turns images, point clouds or videos into feature vectors that metrics compare:
 
@@ -39,6 +40,8 @@ from inrflow_core.geometry.cameras import pluecker_batch
 Kind = Literal["embedder", "extractor", "distance"]
 USES = {"embedder": "embeds conditions", "extractor": "is a network of metrics", "distance": "is a loss of training"}
 """What the networks of each kind are used for."""
+MAX_TEXT_TOKENS = 77
+"""Tokens of a text that are read, those of CLIP; the others are cut off."""
 
 
 class EmbedderFile(Protocol):
@@ -46,7 +49,7 @@ class EmbedderFile(Protocol):
 
     KIND: Literal["embedder"]
     DOMAIN: str
-    """The input that it embeds: `image` or `sequence`."""
+    """The input that it embeds: `image`, `sequence` or `text`."""
     IS_PLACEHOLDER: bool
     """Whether it needs no weights: a replacement for a pretrained network whose weights are absent."""
 
@@ -200,6 +203,19 @@ class SequenceEmbedder(Embedder, Protocol):
     """Sequences into tokens of their residues."""
 
     def __call__(self, sequences: Sequence[str], /) -> list[np.ndarray]: ...
+
+
+class TextEmbedder(Embedder, Protocol):
+    """Texts into tokens: numbers of words (T 77), int32, or features (T 77 S), float32; what is after the last token is 0.
+
+    A text without a token is 0 everywhere.
+    """
+
+    def __call__(self, texts: Sequence[str], /) -> np.ndarray: ...
+
+    def num_tokens(self, text: str, /) -> int:
+        """The tokens of a text, also those that are cut off."""
+        ...
 
 
 def weights_folder(name: str, folder: Path | None = None) -> Path | None:

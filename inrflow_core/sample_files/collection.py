@@ -389,8 +389,13 @@ class ShardCollection(_Collection):
         return condition in self.conditions
 
     def num_views(self, condition: str = IMAGE) -> int:
-        """Views of every item."""
+        """Views of every item; the largest number where items differ."""
         return self.shards.views(self.shard_split, condition)
+
+    def view_counts(self, condition: str) -> Int64[np.ndarray, " N"]:
+        """Views of each item."""
+        counts = self.shards.view_counts(self.shard_split, condition)
+        return counts if self.source_indices is None else counts[self.source_indices]
 
     def load_views(self, condition: str, indices: Sequence[int], views: Int64[np.ndarray, " S"]) -> np.ndarray:
         """One view of each item: images, uint8 (S H W 3), or cameras, float32 (S 4 4).

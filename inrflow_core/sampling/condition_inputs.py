@@ -96,14 +96,24 @@ def conditions_from_shards(
     is_computed = isinstance(conditioner, FrozenConditioner) and module.stored_features(part.config) is None
     if is_computed and not conditioner.is_ready:
         conditioner.use(load_embedder(model, None, str(next(model.method.parameters()).device)))
-    names = (*model.domain.REQUIRED_CONDITIONS, *module.required_conditions(part.config))
+    own = module.required_conditions(part.config)
+    names = (*model.domain.REQUIRED_CONDITIONS, *own)
     views = None
-    if module.HAS_VIEWS and names:
-        views = np.full(len(indices), (view + 0.5) / shards.views(split, names[0]))
-    batch = shards.read(split, indices, conditions=ConditionSelection(names, views))
+    if module.VIEWS is not None and own[0] in shards.conditions(split):
+        views = (view + 0.5) / np.maximum(shards.view_counts(split, own[0])[list(indices)], 1)
+    batch = shards.read(split, indices, conditions=ConditionSelection(names, views, own))
     return dict(model.domain.to_set(batch, torch.arange(len(indices))).condition)
 
 
 def repeat_condition(condition: Condition, count: int) -> dict[str, torch.Tensor]:
     """A condition of one row, repeated to `count` rows."""
     return {name: value.expand(count, *value.shape[1:]) for name, value in condition.items()}
+
+
+def condition_of_seeds(condition: Condition, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
+    """A row for each seed: row number `seed` modulo the number of rows, as seeds take classes."""
+    count = len(next(iter(condition.values()), ()))
+    if count <= 1:
+        return repeat_condition(condition, len(seeds))
+    rows = [seed % count for seed in seeds]
+    return {name: value[rows] for name, value in condition.items()}

@@ -54,7 +54,7 @@ class ReferenceSamplingPlan:
     @property
     def has_views(self) -> bool:
         """Whether an item has several views, with conditions of one size; without, conditions differ in length."""
-        return conditioner_part(self.kind).HAS_VIEWS
+        return conditioner_part(self.kind).VIEWS is not None
 
     @property
     def reference_indices(self) -> Int64[np.ndarray, " N"]:
@@ -89,7 +89,7 @@ def noun_of(kind: str) -> str:
 
 def has_views(kind: str) -> bool:
     """Whether an item of a reference holds several such conditions, of which a sample takes one."""
-    return conditioner_part(kind).HAS_VIEWS
+    return conditioner_part(kind).VIEWS is not None
 
 
 def metrics_of(kind: str | None) -> tuple[str, ...]:
@@ -112,22 +112,24 @@ def plan_from_reference(
     """
     items = subsets.evenly_spaced_items(reference, num)
     count = items.count * each
-    if not conditioner_part(kind).HAS_VIEWS:
+    viewed = conditioner_part(kind).VIEWS
+    if viewed is None:
         seeds = np.tile(np.arange(seed, seed + each, dtype=np.int64), items.count)
         return ReferenceSamplingPlan(kind, items, seeds, np.zeros(count, np.int64), each)
-    if not isinstance(reference, ShardCollection) or reference.split is None or not reference.has_views():
+    if not isinstance(reference, ShardCollection) or reference.split is None or not reference.has_views(viewed):
         raise UsageError(
-            f"{reference.display_name} holds no images to sample from",
-            hint="give shards of `inrflow prepare objaverse` with `--reference`",
+            f"{reference.display_name} holds no {noun_of(kind)} to sample from",
+            hint="give the shards that such a model learns from with `--reference`; docs/data-sets.md says how to prepare them",
         )
+    assert isinstance(items, ShardCollection)
     seeds = np.arange(seed, seed + count, dtype=np.int64)
-    views = reference.num_views()
-    if view is not None and view >= views:
+    views = reference.num_views(viewed)
+    if view is not None and view >= max(views, 1):
         raise UsageError(f"{reference.display_name} has views 0 to {views - 1}, not {view}", hint="choose one of them")
-    if view is not None:
-        return ReferenceSamplingPlan(kind, items, seeds, np.full(count, view, np.int64), each)
+    counts = np.repeat(items.view_counts(viewed), each)  # texts differ in number: view 3 of two texts is the second one
     u = keyed_random.uniform(torch.from_numpy(seeds), purpose="view")[:, 0].numpy()
-    return ReferenceSamplingPlan(kind, items, seeds, (u * views).astype(np.int64), each)
+    numbers = (u * counts).astype(np.int64) if view is None else view % np.maximum(counts, 1)
+    return ReferenceSamplingPlan(kind, items, seeds, numbers, each)
 
 
 def check(plan: ReferenceSamplingPlan, model: Model) -> None:

@@ -34,7 +34,14 @@ class ConditionSelection:
     names: Sequence[str] | None = None
     """None selects all."""
     views: Float64[np.ndarray, " B"] | None = None
-    """For conditions with several views of a set, the view, as a number in [0, 1); None reads all views."""
+    """For conditions with several views of a set, the view, as a number in [0, 1); None reads all views. A set without a view has
+    zeros."""
+    viewed: Sequence[str] | None = None
+    """Which conditions have views; None: all that are read."""
+
+    def has_views(self, name: str) -> bool:
+        """Whether one view of this condition is read."""
+        return self.views is not None and (self.viewed is None or name in self.viewed)
 
 
 ALL = ConditionSelection()

@@ -87,8 +87,25 @@ class ShardDataset:
         return self._shard(self._split(split).shards[0]).condition[name].shape[1:]
 
     def views(self, split: str, name: str) -> int:
-        """Number of views of each set in a condition."""
-        return self.condition_shape(split, name)[0]
+        """Number of views of each set in a condition; the largest where sets have different numbers."""
+        return int(max(self.view_counts(split, name), default=0))
+
+    def view_counts(self, split: str, name: str) -> Int64[np.ndarray, " N"]:
+        """Number of views of every set of a split in a condition."""
+        counts = []
+        for shard in map(self._shard, self._split(split).shards):
+            edges = shard.condition_offsets.get(name)
+            if edges is None:
+                counts.append(np.full(len(shard), shard.condition[name].shape[1], dtype=np.int64))
+            else:
+                counts.append(np.diff(edges))
+        return np.concatenate([np.empty(0, np.int64), *counts])
+
+    def view_shape(self, split: str, name: str) -> tuple[int, ...]:
+        """Shape of one view of a set in a condition."""
+        shape = self.condition_shape(split, name)
+        is_ragged = name in self._shard(self._split(split).shards[0]).condition_offsets
+        return shape if is_ragged else shape[1:]
 
     def labels(self, split: str) -> np.ndarray:
         """The class of every set of a split, -1 for none."""
@@ -302,15 +319,15 @@ def read_conditions(
     for name in names if located else []:
         if rows_read is not None and _has_row_for_each_pair(located, name):
             result[name] = _some_rows(located, name, rows_read)
+        elif selection.views is not None and selection.has_views(name):
+            result[name] = _one_view(located, name, selection.views)
         elif name in located[0][0].condition_offsets:
             result[name], counts[name] = _ragged_condition(located, name)
-        elif selection.views is None:
+        else:
             rows = located[0][0].condition[name]
             out = result[name] = np.empty((len(located), *rows.shape[1:]), rows.dtype)
             for row, (shard, index) in enumerate(located):
                 shard.read(shard.condition[name], index, out[row : row + 1])
-        else:
-            result[name] = _one_view(located, name, selection.views)
     return result, counts
 
 
@@ -345,11 +362,17 @@ def _ragged_condition(located: Located, name: str) -> tuple[np.ndarray, Int64[np
 
 
 def _one_view(located: Located, name: str, views: Float64[np.ndarray, " B"]) -> np.ndarray:
-    """One view of each set; the others are not read."""
+    """One view of each set, zeros where it has none; the others are not read."""
     rows = located[0][0].condition[name]
-    out = np.empty((len(located), *rows.shape[2:]), rows.dtype)
+    is_ragged = name in located[0][0].condition_offsets
+    out = np.zeros((len(located), *rows.shape[1 if is_ragged else 2 :]), rows.dtype)
     for row, (shard, index) in enumerate(located):
-        by_view = shard.condition[name].row_views()
-        count = rows.shape[1]
-        shard.read(by_view, index * count + int(views[row] * count), out[row : row + 1])
+        if is_ragged:
+            by_view, (start, stop) = shard.condition[name], shard.condition_offsets[name][index : index + 2]
+            first, count = int(start), int(stop - start)
+        else:
+            by_view, count = shard.condition[name].row_views(), rows.shape[1]
+            first = index * count
+        if count:
+            shard.read(by_view, first + int(views[row] * count), out[row : row + 1])
     return out

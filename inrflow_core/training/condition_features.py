@@ -48,8 +48,8 @@ def check(preset: Preset, loader: Loader) -> None:
             f"of `{config.embedder}`",
             hint=f"prepare them with `--set embedder={config.embedder}`, or give other shards with `--data`",
         )
-    shape = shards.condition_shape(loader.split, name)
-    shape = shape[1:] if part.module.HAS_VIEWS else shape
+    has_views = part.module.VIEWS is not None
+    shape = (shards.view_shape if has_views else shards.condition_shape)(loader.split, name)
     if shape != expected:
         raise UsageError(
             f"the `{name}` in `{shards.folder}` are of shape {list(shape)}, and [condition] of `{preset.name}` says "
@@ -73,8 +73,8 @@ def prepare(preset: Preset, loader: Loader, device: torch.device) -> Any:
     embedder = _contract.load(part.config.embedder, folder, device)
     conditioner = part.module
     shape = (
-        loader.shards.condition_shape(loader.split, conditioner.required_conditions(part.config)[0])[1:]
-        if conditioner.HAS_VIEWS
+        loader.shards.view_shape(loader.split, conditioner.required_conditions(part.config)[0])
+        if conditioner.VIEWS is not None
         else ()
     )
     conditioner.check(part.config, embedder, shape)

@@ -58,7 +58,7 @@ class Loader:
         self._has_views = False
         if condition is not None:
             self._conditioned_on = tuple(condition.module.required_conditions(condition.config))
-            self._has_views = condition.module.HAS_VIEWS
+            self._has_views = condition.module.VIEWS is not None
         self._numbers: np.ndarray | None = None
         self._selected: np.ndarray | None = None
         if config.classes:
@@ -102,7 +102,8 @@ class Loader:
     ) -> CoordValueSet:
         """The sets of some examples with these seeds; `with_values=False` reads no values and returns zeros."""
         indices = examples if self._selected is None else self._selected[examples]
-        selection = ConditionSelection((*self.domain.REQUIRED_CONDITIONS, *self._conditioned_on), self._views(seeds))
+        names = (*self.domain.REQUIRED_CONDITIONS, *self._conditioned_on)
+        selection = ConditionSelection(names, self._views(seeds), self._conditioned_on)
         rows = self.domain.rows_to_read(self.shards.sizes_at(self.split, indices), seeds)
         read = self.shards.read(self.split, indices, out=out, conditions=selection, with_values=with_values, rows=rows)
         return self.domain.to_set(read, seeds, self._labels(read.labels), augment=augment)

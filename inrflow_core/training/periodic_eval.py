@@ -94,9 +94,12 @@ class Evaluation:
         first, count = self.config.seed, self.num
         samples = f"seeds {first} to {first + count - 1}"
         if self.plan is not None:
+            from inrflow_core.sampling import reference_inputs
+
             views = "view 0 of each" if self.plan.has_views else "each"
             seeds = samples if self.plan.has_views else f"seed {first}"
-            nouns = "pictures" if self.plan.has_views else "sequences"  # best.json of earlier runs holds this text
+            noun = reference_inputs.noun_of(self.plan.kind)
+            nouns = "pictures" if noun == "images" else noun  # best.json of earlier runs holds this text
             samples = f"{seeds}, {count:,} {nouns}, {views} once,"
         if self.scenes is not None:
             samples += f", {count:,} scenes in {VIEWS} views each"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,12 @@ from inrflow_core import registry
 from inrflow_core.conditioners import _contract
 from tests import contracts, tiny
 
-KINDS: dict[str, dict[str, Any]] = {"label": tiny.IMAGE, "image": tiny.IMAGE_TO_POINTS, "sequence": tiny.PROTEIN}
+KINDS: dict[str, tiny.Kind] = {
+    "label": tiny.IMAGE,
+    "image": tiny.IMAGE_TO_POINTS,
+    "sequence": tiny.PROTEIN,
+    "text": tiny.TEXT,
+}
 
 
 def test_each_conditioner_is_in_the_test_below():

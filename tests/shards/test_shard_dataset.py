@@ -73,6 +73,18 @@ def test_conditions_of_different_sizes_come_padded_with_their_counts(tmp_path: P
     np.testing.assert_array_equal(read.condition["residues"][:, :, 0], [[13, 13, 13, 0], [0, 0, 0, 0], [4, 4, 4, 4]])
 
 
+def test_one_view_is_read_of_sets_with_different_numbers_of_views_and_zeros_where_there_is_none(tmp_path: Path):
+    rows = [100 * n + np.arange(n % 4, dtype=np.int32)[:, None] + np.ones((1, 2), np.int32) for n in range(20)]
+    write(tmp_path / "s.h5", ragged={"texts": schema.concatenate_ragged(rows)}, condition={"other": np.arange(20)})
+    opened, first = ShardDataset(tmp_path / "s.h5"), np.array([0.999, 0.999, 0.5, 0.0])
+    selection = batch.ConditionSelection(("texts", "other"), first, ["texts"])
+    read = opened.read("train", [3, 4, 10, 19], conditions=selection)
+    np.testing.assert_array_equal(read.condition["texts"], [[303, 303], [0, 0], [1002, 1002], [1901, 1901]])
+    assert read.condition["other"].tolist() == [3, 4, 10, 19]
+    assert opened.view_counts("train", "texts").tolist() == [n % 4 for n in range(20)]
+    assert (opened.views("train", "texts"), opened.view_shape("train", "texts")) == (3, (2,))
+
+
 def test_a_condition_that_is_not_there_is_named(tmp_path: Path):
     write(tmp_path / "s.h5")
     with pytest.raises(UsageError, match="have no condition 'tokens'"):
