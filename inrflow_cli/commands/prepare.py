@@ -236,7 +236,11 @@ def _warn_of_placeholder(job: PrepareJob) -> None:
     from inrflow_core import registry
 
     name = getattr(job.config, "embedder", None)
-    if name is not None and job.config.features == "stored" and registry.find("feature_networks", name).IS_PLACEHOLDER:
+    if (
+        name is not None
+        and getattr(job.config, "features", "stored") == "stored"
+        and registry.find("feature_networks", name).IS_PLACEHOLDER
+    ):
         console.warn(
             f"`{name}` is a placeholder for a pretrained network: it has no trained weights, so that a model learns less from its tokens"
         )

@@ -1,4 +1,4 @@
-"""Shared by the data sets of images and of sequences: the embedder of their settings, and its provenance."""
+"""Shared by the data sets of images, sequences and texts: the embedder of their settings, and its provenance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inrflow_core.errors import MissingError
 
 
 def check(name: str, domain: str, allowed: str) -> None:
-    """Check that an embedder reads the data set's `domain`: `image` or `sequence`.
+    """Check that an embedder reads the data set's `domain`: `image`, `sequence` or `text`.
 
     Raises:
         UsageError: there is no such embedder.
@@ -36,8 +36,11 @@ def origin(config: Any, placeholder: str) -> dict[str, str]:
     Raises:
         MissingError: the weights are absent; the hint names a placeholder.
     """
-    if config.features == "online":
-        return {}
+    return {} if config.features == "online" else stored_origin(config, placeholder)
+
+
+def stored_origin(config: Any, placeholder: str) -> dict[str, str]:
+    """The embedder of stored tokens and its digest; raises MissingError as `origin`."""
     try:
         network = embedder(config)
     except MissingError as error:

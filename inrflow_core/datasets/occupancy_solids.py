@@ -1,17 +1,18 @@
 """The solids of `solids` as occupancies, by exact formulas: round bodies are round, and nothing is downloaded.
 
-An item is the body of the same name in `solids`, with the same proportions and the same turn about the up axis, which is y.
+An item is the body of the same name in `solids`, with the same proportions and the same turn about the up axis, which is y. With an
+`embedder` it has captions by its proportions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from inrflow_core.datasets import _occupancies, _point_clouds
+from inrflow_core.datasets import _descriptions, _occupancies, _point_clouds, _solid_captions
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.geometry.primitives import Box, Cone, Ellipsoid, Torus, Union
 from inrflow_core.storage.source_files import fingerprint
@@ -38,8 +39,16 @@ class Config:
     """Share of the queries near the surface; the others are uniform in the padded cube and come first."""
     near_deviation: float = 0.02
     """Standard deviation of their distance from the surface along each axis; the longest side of a shape is 1."""
+    embedder: str | None = None
+    """Store captions as tokens of this network: `words`, which needs no weights, or `clip-text`. None stores no captions."""
+    weights: str | None = field(default=None, metadata={"is_path": True})
+    """Folder of the embedder's weights. Default: `weights/NAME`."""
 
     def __post_init__(self) -> None:
+        if self.embedder is not None:
+            _descriptions.check(self.embedder)
+        elif self.weights is not None:
+            raise ValueError("`weights` is set, and `embedder` is none: set both or neither")
         if self.train < 1:
             raise ValueError(f"`train` is {self.train}: at least 1")
         if self.val < 0:
@@ -49,10 +58,17 @@ class Config:
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
-    """The names and classes of the solids; `source` is ignored."""
+    """The names and classes of the solids; `source` is ignored. Raises MissingError without the weights of the embedder."""
     classes = tuple(BODIES)
     splits = _point_clouds.items_by_turns(classes, {"train": config.train, "val": config.val})
-    return _occupancies.index(splits, config.points, config.queries, fingerprint=fingerprint([]), classes=classes)
+    index = _occupancies.index(splits, config.points, config.queries, fingerprint=fingerprint([]), classes=classes)
+    if config.embedder is None:
+        return index
+    return replace(
+        index,
+        normalization={**index.normalization, **_descriptions.origin(config)},
+        condition_bytes=index.condition_bytes + _descriptions.condition_bytes(config, _solid_captions.NUM),
+    )
 
 
 def read(item: Item, config: Config) -> Example:
@@ -71,7 +87,12 @@ def read(item: Item, config: Config) -> Example:
     surface = (points @ turn - offset) / scale
     queries = _occupancies.sample_queries(rng, surface, config.queries, config.near, config.near_deviation)
     is_inside = body.is_inside((queries.astype(np.float64) * scale + offset) @ turn.T)
-    return _occupancies.example(item, _occupancies.Shape(surface, normals @ turn, queries, is_inside, offset, scale))
+    example = _occupancies.example(item, _occupancies.Shape(surface, normals @ turn, queries, is_inside, offset, scale))
+    if config.embedder is None:
+        return example
+    sides = body.support(np.concatenate([np.eye(3), -np.eye(3)])).reshape(2, 3).sum(0)
+    texts = _solid_captions.captions(item.name.rpartition("-")[2], sides)
+    return replace(example, variable_length=_descriptions.conditions(texts, config))
 
 
 def _turn(angle: float) -> np.ndarray:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inrflow_core.datasets import _point_clouds, occupancy_solids, solids
+from inrflow_core.datasets import _point_clouds, _solid_captions, occupancy_solids, solids
 from inrflow_core.datasets._contract import Example, Item
 from inrflow_core.errors import UnreadableItemError
 from inrflow_core.geometry import mesh_interior
 from inrflow_core.geometry.mesh import Mesh
+from tests.benchmarks.texts import measured
 
 NOWHERE = Path("nowhere")
 SMALL = occupancy_solids.Config(train=16, val=0, points=600, queries=801)
@@ -97,3 +98,38 @@ def test_queries_of_a_few_that_are_all_outside_are_a_named_skip() -> None:
 def test_impossible_numbers_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         occupancy_solids.Config(**settings)
+
+
+def test_captions_say_the_true_proportions_and_leave_the_shape_as_it_is() -> None:
+    """The words follow from the stored points: the sides of the turned body by the smallest rectangle around it."""
+    config = occupancy_solids.Config(train=80, val=0, points=4000, queries=200, embedder="words")
+    seen = set()
+    for item, plain in zip(items(config), items(SMALL), strict=False):
+        assert item == plain
+    for item in items(config):
+        example = occupancy_solids.read(item, config)
+        texts = bytes(example.variable_length["descriptions"]).decode().split("\n")
+        name = item.name.rpartition("-")[2]
+        assert example.variable_length["text_tokens"].shape == (len(texts), 77) and len(texts) in (2, 3)
+        assert all(name in text for text in texts) and texts[-1].split()[-1] == name
+        found = set(texts[0].split()) - {"a", "an", name}
+        seen |= found
+        height, longer, shorter = measured(example.values)
+        ratios = {"height": height / longer, "rise": height / shorter, "width": shorter / longer}
+        for rule in _solid_captions.PROPORTIONS[name]:
+            if abs(ratios[rule.of] - rule.low) > 0.04 and abs(ratios[rule.of] - rule.high) > 0.04:
+                assert (rule.low_word in found) == (ratios[rule.of] < rule.low), (texts, ratios)
+                assert (rule.high_word in found) == (ratios[rule.of] > rule.high), (texts, ratios)
+    words = {word for rules in _solid_captions.PROPORTIONS.values() for rule in rules for word in (rule[2], rule[4])}
+    assert seen == words
+
+
+def test_without_an_embedder_shards_are_those_of_before() -> None:
+    index = occupancy_solids.scan(NOWHERE, SMALL)
+    assert "embedder" not in index.normalization and occupancy_solids.read(items(SMALL)[0], SMALL).variable_length == {}
+    with pytest.raises(ValueError, match="`weights` is set, and `embedder` is none"):
+        occupancy_solids.Config(weights="here")
+    with pytest.raises(
+        ValueError, match="`embedder` is `dinov2`, which reads no texts: allowed are `clip-text` and `words`"
+    ):
+        occupancy_solids.Config(embedder="dinov2")
