@@ -95,7 +95,7 @@ def scan(
         MissingError: a selected category does not exist.
         IntegrityError: a list or the metadata is damaged, or a model is in two splits.
     """
-    titles = _titles(tree)
+    titles = titles_of(tree)
     categories = _select(source, tree, titles, selected)
     splits: dict[str, list[tuple[str, str, int]]] = {split: [] for split in SPLITS}
     owners: dict[str, str] = {}
@@ -194,7 +194,7 @@ def _read_list(path: Path) -> list[str]:
     return names
 
 
-def _titles(tree: Tree) -> dict[str, tuple[str, ...]]:
+def titles_of(tree: Tree) -> dict[str, tuple[str, ...]]:
     """The names of each category: of the metadata, PointFlow's for a synset, or that of the folder; the first is its class."""
     path = tree.root / METADATA
     named = _metadata(path) if path.is_file() else {}
