@@ -1,8 +1,7 @@
-"""Options of what samples are conditioned on: an image and its camera, a sequence, a file of sequences."""
+"""Options of what samples are conditioned on: an image and its camera, sequences, texts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -12,10 +11,9 @@ from inrflow_cli.options import reject_options
 from inrflow_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from inrflow_core.fields import Camera
     from inrflow_core.models import Model
+    from inrflow_core.sampling.sample_to_files import InputCondition
 
 FIRST_VIEW = (0.0, 0.0, 3.5, 40.0)
 """Default azimuth, elevation, distance and field of view of the camera of an image: the first view of INRFlow."""
@@ -29,10 +27,22 @@ Sequence = Annotated[str | None, typer.Option(metavar="LETTERS", help="Fold this
 Fasta = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Fold every sequence of a FASTA file; OUT is then a folder.")
 ]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help='Sample what this text describes, as in "a low wide table"; an empty text is no condition.'
+    ),
+]
+Texts = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Texts, one a line; a seed takes text number `seed` modulo their number."),
+]
 Format = Annotated[str, typer.Option("--format", metavar="pdb|cif", help="Format of the files that `--fasta` writes.")]
 Weights = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Weights of the network that encodes images or sequences. Default: weights/NAME."),
+    typer.Option(
+        metavar="DIR", help="Weights of the network that encodes images, sequences or texts. Default: weights/NAME."
+    ),
 ]
 
 
@@ -45,11 +55,16 @@ class ConditionOptions(NamedTuple):
     camera: tuple[float, float, float, float]
     """Azimuth, elevation, distance and field of view of the image's camera."""
     weights: Path | None
+    text: str | None = None
+    texts: Path | None = None
 
     @property
     def values(self) -> dict[str, Path | str]:
         """The options that are set, with their values."""
-        options = {"--image": self.image, "--sequence": self.sequence, "--fasta": self.fasta}
+        options = {
+            **{"--image": self.image, "--sequence": self.sequence, "--fasta": self.fasta},
+            **{"--text": self.text, "--texts": self.texts},
+        }
         return {option: value for option, value in options.items() if value is not None}
 
     @property
@@ -66,7 +81,7 @@ def check(options: ConditionOptions, label: str | None, form: str) -> None:
     if len(names) > 1:
         raise UsageError(f"{' and '.join(names)} exclude each other", hint="give one of them")
     if not options.values:
-        reject_options({"--weights": options.weights}, "needs `--image`, `--sequence` or `--fasta`")
+        reject_options({"--weights": options.weights}, "needs `--image`, `--sequence`, `--fasta` or a text")
     if options.fasta is None and form != FORMAT:
         raise UsageError(
             f"`--format {form}` applies to `--fasta`, which is not given", hint="the suffix of OUT sets the format"
@@ -81,18 +96,20 @@ def image_camera(camera: Camera) -> tuple[float, float, float, float]:
     return azimuth, elevation, distance, field_of_view
 
 
-def condition_from_options(model: Model, options: ConditionOptions) -> tuple[Mapping[str, Tensor], dict[str, str]]:
-    """The condition (one row) and its entries in the provenance; both are empty if no option is set."""
+def condition_from_options(model: Model, options: ConditionOptions) -> InputCondition:
+    """The condition of the options; empty if none is set."""
     from inrflow_core.conditioners._contract import conditioner_part
     from inrflow_core.sampling import condition_inputs
+    from inrflow_core.sampling.sample_to_files import InputCondition
 
     name = options.conditioner
     if name is None:
-        return {}, {}
+        return InputCondition()
     device = str(next(model.method.parameters()).device)
     encode = condition_inputs.make_encoder(model, name, options.weights, device)
     part, values = conditioner_part(name), options._asdict()
-    return encode(part.input_from_options(values)), part.provenance(values)
+    value = part.input_from_options(values)
+    return InputCondition(encode(value), part.provenance(values), part.sample_entries(value))
 
 
 def check_folder(out: Path, form: str) -> Path:

@@ -88,6 +88,8 @@ def sample(
     field_of_view: FieldOfView = None,
     sequence: condition_options.Sequence = None,
     fasta: condition_options.Fasta = None,
+    text: condition_options.Text = None,
+    texts: condition_options.Texts = None,
     form: condition_options.Format = condition_options.FORMAT,
     weights: condition_options.Weights = None,
     sampler: Sampler = None,
@@ -129,7 +131,7 @@ def sample(
     _check_field(save_field, is_fp16=field_fp16)
     camera = Camera(azimuth, elevation, distance, field_of_view)
     image_camera = condition_options.image_camera(camera)
-    conditions = condition_options.ConditionOptions(image, sequence, fasta, image_camera, weights)
+    conditions = condition_options.ConditionOptions(image, sequence, fasta, image_camera, weights, text, texts)
     of_views = camera if image is None else Camera()
     sizes = SizeOptions(resolution, points, views=views, camera=of_views, level=level, frames=frames, fps=fps)
     condition_options.check(conditions, label, form)

@@ -151,7 +151,7 @@ def upsample(
         run, targets[0], ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
         domains=domains,
     )  # fmt: skip
-    upsample.check_model(model)
+    upsample.check_model(model, has_files=bool(files))
     upsampling = replace(upsampling, size=choose_size(model.domain, sizes, targets[0].suffix, model.frame_rate))
     if files:
         reject_options(new, "does not apply to an input file, which Heun's method inverts without guidance", HINT)

@@ -32,16 +32,18 @@ def provenance(
 
 
 def per_sample_metadata(model: Model, request: SampleRequest) -> list[dict[str, str]]:
-    """Metadata of each sample in addition to the common origin: its seed, its label and the class's name."""
+    """Metadata of each sample in addition to the common origin: its seed, its label and the class's name, its text."""
     names = list(model.metadata.get("classes") or [])
     labels = [-1] * len(request.seeds) if request.labels is None else request.labels
+    entries = [{}] * len(request.seeds) if request.entries is None else request.entries
     return [
         {
             "seed": str(seed),
             **({} if request.labels is None else {"label": str(label)}),
             **({"class": str(names[label])} if 0 <= label < len(names) else {}),
+            **own,
         }
-        for seed, label in zip(request.seeds, labels, strict=True)
+        for seed, label, own in zip(request.seeds, labels, entries, strict=True)
     ]
 
 

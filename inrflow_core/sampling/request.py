@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ class SampleRequest:
 
     `labels` has one class per seed, -1 for none, and is None for a model without classes. `size` is rows and
     columns or a number of points, None for the training's. `chunk` is the number of queries evaluated at once, `batch` the
-    number of samples drawn together; neither changes a sample. `condition` has one row per seed.
+    number of samples drawn together; neither changes a sample. `condition` has one row per seed. `entries` is what the file
+    of each sample names beside its seed, such as its text.
     """
 
     seeds: Sequence[int]
@@ -38,6 +39,7 @@ class SampleRequest:
     chunk: int = CHUNK
     batch: int | None = None
     condition: Condition = dataclasses.field(default_factory=dict)
+    entries: Sequence[Mapping[str, str]] | None = None
 
 
 def check_seeds(seeds: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from inrflow_core.models import Model
@@ -15,8 +16,20 @@ from inrflow_core.sampling.request import SampleRequest
 from inrflow_core.sampling.sharded import SampleJob
 from inrflow_core.sets import Condition
 
-MakeCondition = Callable[[Model], tuple[Condition, dict[str, str]]]
-"""Computes one condition (a single row) for a model, with its entries in the provenance."""
+
+class InputCondition(NamedTuple):
+    """The condition of samples that a user's input makes."""
+
+    rows: Condition = MappingProxyType({})
+    """One row for all samples, or several that seeds take in turn (`condition_inputs.condition_of_seeds`)."""
+    origin: Mapping[str, str] = MappingProxyType({})
+    """Its entries in the provenance of all samples."""
+    entries: Sequence[Mapping[str, str]] = ()
+    """For each row what the file of one sample names; empty for nothing."""
+
+
+MakeCondition = Callable[[Model], InputCondition]
+"""Computes the condition of the samples of a model."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ def sample_to_files(
     Args:
         job: its `origin` has entries to add to the provenance, which is computed here.
         model: the model of `job.weights`, if the caller has loaded it.
-        condition: makes the one condition of all samples. Default: `job.request.condition`.
+        condition: makes the condition of the samples. Default: `job.request.condition`.
 
     Raises:
         UsageError: an option that the model does not have, no such format, or existing output without `overwrite`.
@@ -76,9 +89,17 @@ def sample_to_files(
         files = fold.fold(source, output.fasta, job.out, job.origin, weights=weights, overwrite=overwrite)
         return WrittenSamples(files, dict(job.origin), job.request)
     if condition is not None:
-        row, entries = condition(source.model)
-        rows = condition_inputs.repeat_condition(row, len(job.request.seeds))
-        job = replace(job, request=replace(job.request, condition=rows), origin={**job.origin, **entries})
+        made, seeds = condition(source.model), job.request.seeds
+        count = len(made.entries)
+        unused = count - len({seed % count for seed in seeds}) if count else 0
+        if unused:
+            reporter.log(f"{unused:,} of {count:,} inputs are not used: `--num {count}` takes each of them once")
+        request = replace(
+            job.request,
+            condition=condition_inputs.condition_of_seeds(made.rows, seeds),
+            entries=[made.entries[seed % count] for seed in seeds] if count else None,
+        )
+        job = replace(job, request=request, origin={**job.origin, **made.origin})
         source = replace(source, request=job.request)
     return WrittenSamples(_write(job, source, output), dict(job.origin), job.request)
 

@@ -84,10 +84,14 @@ def _suffix(file: Path) -> str:
     return ".ply" if file.suffix.lower() in reading.SUFFIXES else ".png"
 
 
-def check_model(model: Model) -> None:
-    """Raise UsageError if a model needs a condition from the user, such as an image or a sequence."""
+def check_model(model: Model, *, has_files: bool) -> None:
+    """Raise UsageError if a model needs a condition from the user, such as an image or a sequence.
+
+    A method that encodes files by one call of a network needs none for these.
+    """
     part = model.preset.condition
-    if part is None or not part.module.GIVEN_AS:
+    encodes = has_files and getattr(model.preset.method.module, "ENCODES", False)
+    if part is None or not part.module.GIVEN_AS or encodes:
         return
     hint = "sample at any size with `inrflow sample`, or save the field with its `--save-field FILE` and upsample that"
     if model.domain.SIZE_OPTION is None:

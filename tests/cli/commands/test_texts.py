@@ -1,0 +1,154 @@
+"""Texts at the command line: from shards with captions through training, samples by text and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+
+from inrflow_cli import app, console
+from inrflow_core.config import toml
+from inrflow_core.datasets import occupancy_solids
+from inrflow_core.preparation import job, pipeline
+from inrflow_core.sample_files import readers
+from inrflow_core.sampling import reference_inputs, sample
+from inrflow_core.shards.shard_dataset import ShardDataset
+from tests import tiny
+
+Inrflow = Callable[..., str]
+MESH = ("--level", "0.4", "--resolution", "12")
+"""Of a model of random weights: little is inside at 0.5."""
+
+
+@pytest.fixture
+def inrflow(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Inrflow]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def call(*arguments: Any, code: int = 0) -> str:
+        console.stderr.cache_clear()
+        found, said = app.run([str(argument) for argument in arguments]), capsys.readouterr().err
+        assert found == code, said
+        return " ".join(said.split())
+
+    yield call
+    console.stderr.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of random weights, and shards of solids with captions."""
+    parent = tmp_path_factory.mktemp("texts")
+    config = occupancy_solids.Config(train=8, val=4, points=300, queries=203, embedder="words")
+    pipeline.prepare(job.resolve_job("occupancy-solids", out=parent / "shards", config=config), workers=1)
+    tiny.run_folder(
+        parent / "run", tiny.TEXT, metadata={"normalization": {"embedder": "words", "embedder_digest": "words-1"}}
+    )
+    return {"run": parent / "run", "shards": parent / "shards"}
+
+
+def points(path: Path) -> np.ndarray:
+    with np.load(path) as file:
+        return file["surface_points"]
+
+
+def vertices(path: Path) -> np.ndarray:
+    body: Any = trimesh.load(path, force="mesh", process=False)
+    return np.asarray(body.vertices)
+
+
+def test_a_model_is_trained_from_captions_and_sampled_by_text(
+    inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path
+):
+    tables = tiny.tables(
+        tiny.TEXT, training={"samples_every": 2, "samples": 2, "held_out_every": 2, "held_out_sets": 2}
+    )
+    tables["data"] = {"path": str(folders["shards"]), "held_out": "val"}
+    (tmp_path / "mine.toml").write_text(toml.to_toml(tables), encoding="utf-8")
+    inrflow("train", "--preset", "mine.toml", "--out", "runs/mine")
+    assert list((tmp_path / "runs/mine/samples").glob("*.png"))
+    inrflow("sample", "--text", "a tall cone", "--points", "50", "--num", "2", "one.npz")
+    assert points(tmp_path / "one.npz").shape == (2, 50, 3)
+
+
+def test_seeds_take_texts_in_turn_and_each_file_names_its_own(
+    inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path
+):
+    texts = ["a tall cone", "a flat wide box", "a thin torus"]
+    (tmp_path / "texts.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    words = ("--run", folders["run"], *MESH)
+    inrflow("sample", "all.ply", *words, "--texts", "texts.txt", "--num", "4", "--seed", "1")
+    said = inrflow("sample", "two.ply", *words, "--texts", "texts.txt", "--num", "2", "--seed", "1")
+    assert "1 of 3 inputs are not used: `--num 3` takes each of them once" in said
+    for number, seed in enumerate((1, 2, 3, 4)):
+        inrflow("sample", f"alone-{seed}.ply", *words, "--text", texts[seed % 3], "--seed", seed)
+        joined, alone = ((tmp_path / name).read_bytes() for name in (f"all-{number:03d}.ply", f"alone-{seed}.ply"))
+        for content in (joined, alone):
+            assert f"comment text: {texts[seed % 3]}\n".encode() in content
+        both, single = (vertices(tmp_path / name) for name in (f"all-{number:03d}.ply", f"alone-{seed}.ply"))
+        np.testing.assert_allclose(both, single, atol=1e-4)
+
+
+def test_an_empty_text_is_no_condition_and_others_change_the_sample(
+    inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path
+):
+    words = ("--run", folders["run"], *MESH)
+    for name, text, guidance in (("none", "", "1"), ("zero", "a tall cone", "0"), ("cone", "a tall cone", "1")):
+        inrflow("sample", f"{name}.ply", *words, "--text", text, "--guidance", guidance)
+    none, zero, cone = (vertices(tmp_path / f"{name}.ply") for name in ("none", "zero", "cone"))
+    np.testing.assert_array_equal(none, zero)
+    assert none.shape != cone.shape or np.abs(none - cone).max() > 1e-4
+
+
+def test_shards_of_samples_record_the_texts_and_are_resumed_by_them_alone(
+    inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path
+):
+    (tmp_path / "texts.txt").write_text("a cone\na box\n", encoding="utf-8")
+    words = ("sample", "out.h5", "--run", folders["run"], "--points", "40", "--num", "4", "--texts", "texts.txt")
+    inrflow(*words)
+    assert "holds all of its 4 samples already" in inrflow(*words)
+    assert len(ShardDataset(tmp_path / "out.h5").manifest.settings["texts"]) == 16
+    (tmp_path / "texts.txt").write_text("a cone\na torus\n", encoding="utf-8")
+    assert "holds samples of other options" in inrflow(*words, code=2)
+
+
+def test_what_does_not_fit_is_an_error_that_says_what_to_do(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
+    run = ("--run", folders["run"], "--points", "40")
+    said = inrflow("sample", "a.npz", *run, code=2)
+    assert "is conditioned on texts, and none is given" in said and '`--text "a tall chair"` or `--texts FILE`' in said
+    said = inrflow("sample", "a.npz", *run, "--text", "a cone", "--label", "1", code=2)
+    assert "`--text` and `--label` exclude each other" in said
+    said = inrflow("sample", "a.npz", *run, "--text", "word " * 10_000, code=2)
+    assert "the text has 10,000 tokens, and `tiny` reads 77" in said
+    assert "`none.txt` does not exist" in inrflow("sample", "a.npz", *run, "--texts", "none.txt", code=3)
+    tiny.run_folder(tmp_path / "labels", tiny.SHAPES)
+    said = inrflow("sample", "a.npz", "--run", tmp_path / "labels", "--text", "a cone", code=2)
+    assert "is not conditioned on texts" in said and "leave `--text` and `--texts` out" in said
+
+
+def test_eval_draws_a_sample_for_the_texts_of_the_reference(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
+    words = ("eval", "--run", folders["run"], "--reference", folders["shards"], "--split", "val", "--num", "3")
+    inrflow(*words, "--metrics", "mmd:cd:ddmi", "--points", "40", "--view", "1", "--out", "results")
+    (path,) = (tmp_path / "results").rglob("*.h5")
+    read = ShardDataset(path).read("samples", range(3))
+    shards = ShardDataset(folders["shards"])
+    items = read.condition["item"]
+    counts = shards.view_counts("val", "text_tokens")[items]
+    assert read.condition["view"].tolist() == (1 % counts).tolist() and counts.max() == 3
+    model, reference = sample.load(folders["run"]), readers.open_collection(folders["shards"], "val")
+    plan = reference_inputs.plan_from_reference("text", reference, 3, view=1)
+    tokens = reference_inputs.condition(model, plan, range(3))["text_tokens"].numpy()
+    stored = shards.read("val", items.tolist()).condition["text_tokens"]
+    np.testing.assert_array_equal(tokens, stored[range(3), read.condition["view"]])
+
+
+def test_a_file_is_encoded_without_a_text(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
+    trimesh.creation.box((0.6, 0.5, 0.9)).export(tmp_path / "box.stl")
+    inrflow("upsample", "--run", folders["run"], "box.stl", "out.ply", "--points", "30")
+    assert "is conditioned on texts, which `upsample` does not take" in inrflow(
+        "upsample", "--run", folders["run"], "x.npz", code=2
+    )
