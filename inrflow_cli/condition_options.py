@@ -30,7 +30,8 @@ Fasta = Annotated[
 Text = Annotated[
     str | None,
     typer.Option(
-        metavar="TEXT", help='Sample what this text describes, as in "a low wide table"; an empty text is no condition.'
+        metavar="TEXT",
+        help='Sample what this text describes, as in "a low wide table"; an empty text samples without one.',
     ),
 ]
 Texts = Annotated[

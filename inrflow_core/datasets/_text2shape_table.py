@@ -84,7 +84,7 @@ def read(path: Path) -> Table:
         categories[category] += 1
     if not texts:
         raise MissingError(f"`{path}` has no description", hint="name another table with `--set captions=FILE`")
-    notes = (f"{incomplete:,} rows of `{path.name}` have no model or no description",) if incomplete else ()
+    notes = (f"rows of `{path.name}` without a model or a description: {incomplete:,}",) if incomplete else ()
     return Table(
         {model: tuple(own) for model, own in texts.items()},
         tuple(name for name, _ in categories.most_common() if name),

@@ -117,12 +117,10 @@ def _described(
 def _notes(table: _text2shape_table.Table, seen: set[str], config: Config) -> list[str]:
     """What is not used of the table: models that no list names, and the ends of long descriptions."""
     alone = [model for model in table.texts if model not in seen]
-    notes = [f"{len(alone):,} models of the table are in no list: {_shown(alone)}"] if alone else []
+    notes = [f"models of the table in no list: {len(alone):,} ({_shown(alone)})"] if alone else []
     cut = [model for model in sorted(seen) for text in table.texts[model] if _descriptions.is_cut(text, config)]
     if cut:
-        notes.append(
-            f"{len(cut):,} descriptions have more than {MAX_TEXT_TOKENS} tokens, and are cut there: of {_shown(cut)}"
-        )
+        notes.append(f"descriptions of more than {MAX_TEXT_TOKENS} tokens, cut there: {len(cut):,} (of {_shown(cut)})")
     return notes
 
 

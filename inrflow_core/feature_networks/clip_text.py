@@ -7,7 +7,6 @@ beginning and the last the end. Any size of the network is supported, as describ
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +106,6 @@ def _tokenizer(file: Path, config: Any) -> Any:
         raise MissingError(f"`{file.parent}` holds no `{TOKENIZER}`, which divides texts into tokens", hint=HINT)
     content = plain_file.read_plain_file(file, MAX_TOKENIZER, hint=HINT)
     try:
-        json.loads(content)
         tokenizer = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as error:  # `tokenizers` raises no narrower class
         raise IntegrityError(f"`{file}` cannot be read as a tokenizer: {error}", hint=HINT) from error

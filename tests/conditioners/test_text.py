@@ -12,8 +12,10 @@ import torch
 from inrflow_core.conditioners import text
 from inrflow_core.conditioners._contract import ModelEmbedder
 from inrflow_core.conditioners.text import TOKENS, Config, TextInput
+from inrflow_core.config.preset import load
+from inrflow_core.datasets._solid_captions import PROPORTIONS
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
-from inrflow_core.feature_networks import _contract
+from inrflow_core.feature_networks import _contract, words
 from inrflow_core.models import Model
 from inrflow_core.networks import set_transformer
 from inrflow_core.sampling import options, sample
@@ -61,6 +63,14 @@ def test_a_word_has_one_row_wherever_it_is_and_positions_tell_the_order() -> Non
     assert not torch.allclose(tokens[0, :2], tokens[1, :2].flip(0), atol=1e-3)
 
 
+def test_words_of_the_demos_captions_have_rows_of_their_own() -> None:
+    part = load("solids-text-ddmi-demo").condition
+    assert part is not None
+    known = {word for rules in PROPORTIONS.values() for rule in rules for word in (rule.low_word, rule.high_word)}
+    known |= {*PROPORTIONS, "a", "an", "and"}
+    assert len({(words.number_of(word) - 1) % part.config.vocabulary for word in known}) == len(known) > 20
+
+
 def sampled(model: Model, guidance: float | None, condition: Condition) -> np.ndarray:
     settings: dict[str, Any] = {} if guidance is None else {"guidance": guidance}
     field = sample.sample_fields(
@@ -88,11 +98,11 @@ def test_one_step_of_guidance_is_the_papers_sum() -> None:
     field = method.sample(model.domain.queries(), torch.arange(3), stored(), chosen)
     made = field._velocity(noise, torch.full((3,), 0.5, dtype=torch.float64), field._condition_embeddings())
     t = torch.full((3,), 0.5)
-    empty, told = (
+    empty, conditional = (
         method.denoiser.velocity(noise, t, each)
         for each in (method.null_condition(3), method.embed_condition(stored()))
     )
-    torch.testing.assert_close(made, empty + w * (told - empty))
+    torch.testing.assert_close(made, empty + w * (conditional - empty))
 
 
 def test_training_drops_a_tenth_of_the_texts() -> None:

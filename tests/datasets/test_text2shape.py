@@ -46,8 +46,8 @@ def test_described_models_are_read_and_the_others_are_counted_and_named(tmp_path
     (left,) = index.left_out.values()
     assert (left.count, left.names) == (2, (f"{CHAIR}/b", f"{CHAIR}/d"))
     assert index.notes == (
-        "2 rows of `captions.csv` have no model or no description",
-        "1 models of the table are in no list: `nowhere`",
+        "rows of `captions.csv` without a model or a description: 2",
+        "models of the table in no list: 1 (`nowhere`)",
     )
     assert index.normalization["embedder_digest"] == "words-1"
 
@@ -66,7 +66,7 @@ def test_descriptions_are_stored_as_texts_and_as_tokens(tmp_path: Path) -> None:
 
 def test_long_descriptions_are_cut_and_counted(tmp_path: Path) -> None:
     index = text2shape.scan(tree(tmp_path, (*ROWS, f"8,b,{'word ' * 10_000},Chair,x")), WORDS)
-    assert index.notes[-1] == "1 descriptions have more than 77 tokens, and are cut there: of `b`"
+    assert index.notes[-1] == "descriptions of more than 77 tokens, cut there: 1 (of `b`)"
     (item,) = [item for item in index.splits["train"] if item.name.endswith("/b")]
     stored = text2shape.read(item, WORDS).variable_length
     assert len(stored["descriptions"]) == 4096 and (stored["text_tokens"] != 0).sum() == 77

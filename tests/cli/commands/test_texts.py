@@ -93,7 +93,7 @@ def test_seeds_take_texts_in_turn_and_each_file_names_its_own(
         np.testing.assert_allclose(both, single, atol=1e-4)
 
 
-def test_an_empty_text_is_no_condition_and_others_change_the_sample(
+def test_an_empty_text_means_none_and_others_change_the_sample(
     inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path
 ):
     words = ("--run", folders["run"], *MESH)
