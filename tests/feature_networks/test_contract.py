@@ -18,7 +18,7 @@ def test_every_file_has_the_members_of_its_kind(name: str):
     file: Any = registry.find("feature_networks", name)
     assert callable(file.load)
     if file.KIND == "embedder":
-        assert file.DOMAIN in ("image", "sequence") and isinstance(file.IS_PLACEHOLDER, bool)
+        assert file.DOMAIN in ("image", "sequence", "text") and isinstance(file.IS_PLACEHOLDER, bool)
         assert not {"OUTPUTS", "PREPROCESSING", "WEIGHTS"} & set(vars(file))
         return
     if file.KIND == "distance":
