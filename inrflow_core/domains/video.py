@@ -80,7 +80,7 @@ class Domain(DecodedAtOwnPairs):
 
     NAME = "video"
     NOUN = "videos"
-    FORMATS = ("png", "npz", "gif", "webp", "mp4")
+    FORMATS = ("png", "npz", "gif", "webp", "mp4", "frames")
     MESH_FORMATS = ()
     FILES = ArrayFiles(
         ("videos",), "uint8", 5, (1, 3), "uint8 (N T H W C)", describe=describe_shape, has_one_shape=True

@@ -145,7 +145,7 @@ def write(
             module.write(file, sample, origin={**origin, **(items[index] if items else {})}, **format_options)
     except OutOfMemory:
         for file in () if overwrite else written:
-            file.unlink(missing_ok=True)  # else the same command would be rejected because some of its files exist
+            atomic_write.remove(file)  # else the same command would be rejected because some of its files exist
         raise
     return written
 

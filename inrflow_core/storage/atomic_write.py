@@ -46,7 +46,7 @@ def check_writable(path: Path, *, overwrite: bool = False, count: int = 1) -> No
         )
     for file in numbered_paths(path, count):
         if file.is_dir():
-            raise UsageError(f"`{file}` is a folder", hint="name a file")
+            raise UsageError(f"`{file}` is a folder", hint="name a file, or a folder that does not exist yet")
         if os.path.lexists(file) and not overwrite:  # also a link to nothing
             raise UsageError(f"`{file}` exists already", hint="add `--overwrite`, or name another file")
 
@@ -88,6 +88,14 @@ def atomic_write(path: Path, size: int | None = None) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where there is neither."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def append_all_or_nothing(file: FileIO, path: Path, data: bytes) -> None:

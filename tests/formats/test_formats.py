@@ -24,10 +24,15 @@ def samples(domain: str, count: int = 2) -> Any:
     rng = np.random.default_rng(3)
     if domain == "image":
         return rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    if domain == "radiance":
+    if domain in ("radiance", "video"):
         return rng.integers(0, 256, (count, 3, 8, 8, 3), dtype=np.uint8)
     points = rng.normal(size=(count, 600, 3))
     return (points / np.linalg.norm(points, axis=2, keepdims=True)).astype(np.float32)
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file, or of all files of a folder."""
+    return b"".join(file.read_bytes() for file in sorted(path.iterdir())) if path.is_dir() else path.read_bytes()
 
 
 @pytest.mark.parametrize(("name", "domain"), FORMATS)
@@ -37,7 +42,7 @@ def test_the_same_samples_are_the_same_bytes(tmp_path: Path, name: str, domain: 
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         files = writer.write(tmp_path / folder / f"out{suffix}", samples(domain), domain, origin=ORIGIN)
-        written.append([(file.name, file.read_bytes()) for file in files])
+        written.append([(file.name, content(file)) for file in files])
         assert sorted(file.name for file in (tmp_path / folder).iterdir()) == sorted(file.name for file in files)
     assert written[0] == written[1]
 
@@ -47,7 +52,7 @@ def test_the_provenance_is_inside(tmp_path: Path, name: str, domain: str) -> Non
     path = tmp_path / f"out{registry.find('formats', name).SUFFIXES[0]}"
     items = [{"seed": "7"}, {"seed": "8"}]
     for file in writer.write(path, samples(domain), domain, origin=ORIGIN, items=items):
-        raw = file.read_bytes()
+        raw = content(file)
         text = raw.decode("latin-1") if name != "npz" else str(np.load(file, allow_pickle=False)["origin"])
         assert "solids-demo" in text
         assert "seed" in text
@@ -94,18 +99,19 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "out.npz").read_bytes() != before
 
 
-def test_a_full_disk_leaves_none_of_several_files_so_that_the_same_command_resumes(tmp_path, monkeypatch):
-    ply = registry.find("formats", "ply")
-    clouds, whole = np.zeros((3, 4, 3), np.float32), ply.write
+@pytest.mark.parametrize(("name", "domain"), [("ply", "points"), ("frames", "video")])
+def test_a_full_disk_leaves_none_of_several_files_so_that_the_same_command_resumes(tmp_path, monkeypatch, name, domain):
+    form = registry.find("formats", name)
+    many, whole = samples(domain, 3), form.write
 
     def write(path, *given, **options):
         if "002" in path.name:
             raise OutOfMemory("no room")
         whole(path, *given, **options)
 
-    monkeypatch.setattr(ply, "write", write)
+    monkeypatch.setattr(form, "write", write)
     with pytest.raises(OutOfMemory, match="no room"):
-        writer.write(tmp_path / "out.ply", clouds, "points", origin={})
+        writer.write(tmp_path / f"out.{name}", many, domain, origin={})
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
-    assert len(writer.write(tmp_path / "out.ply", clouds, "points", origin={})) == 3
+    assert len(writer.write(tmp_path / f"out.{name}", many, domain, origin={})) == 3

@@ -76,6 +76,24 @@ def test_animations_last_as_long_as_the_clip_unless_a_rate_is_named(capsys, runs
     assert not (tmp_path / "e.gif").exists()
 
 
+def test_a_folder_of_frames_has_every_pixel_and_is_read_again(capsys, runs: dict[str, Path], tmp_path: Path):
+    inrflow(capsys, "sample", tmp_path / "out.npz", "--run", runs["videos"], "--num", 2)
+    inrflow(capsys, "sample", tmp_path / "out.frames", "--run", runs["videos"], "--num", 2)
+    with np.load(tmp_path / "out.npz") as file:
+        for clip, folder in enumerate(("out-000.frames", "out-001.frames")):
+            files = sorted((tmp_path / folder).iterdir())
+            assert [path.name for path in files] == [f"{number:05d}.png" for number in range(4)]
+            np.testing.assert_array_equal([np.asarray(Image.open(path)) for path in files], file["videos"][clip])
+    with Image.open(tmp_path / "out-001.frames" / "00000.png") as image:
+        assert (image.text["seed"], image.text["preset"]) == ("1", "tiny")
+    error = inrflow(capsys, "sample", tmp_path / "out-000.frames", "--run", runs["videos"], code=2)
+    assert "is a folder" in error and "a folder that does not exist yet" in error
+    out = tmp_path / "again.npz"
+    assert " dB " in inrflow(
+        capsys, "upsample", tmp_path / "out-000.frames", out, "--run", runs["videos"], "--steps", 9
+    )
+
+
 def test_shards_record_the_rate_and_export_uses_it(capsys, runs: dict[str, Path], tmp_path: Path):
     inrflow(capsys, "sample", tmp_path / "clips.h5", "--run", runs["videos"], "--num", 3, "--frames", 6)
     assert ShardDataset(tmp_path / "clips.h5").manifest.normalization["fps"] == 12
