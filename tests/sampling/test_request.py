@@ -18,13 +18,17 @@ from tests import tiny
 def test_options_and_files_imply_the_domains_that_have_them():
     window = (0.0, 0.0, 0.5, 0.5)
     assert request.domains_of_options(SizeOptions()) is None
-    assert request.domains_of_options(SizeOptions(resolution="8")) == ("image", "radiance", "shape")
+    assert request.domains_of_options(SizeOptions(resolution="8")) == ("image", "radiance", "shape", "video")
     assert request.domains_of_options(SizeOptions(points=9)) == ("points", "shape")
-    assert request.domains_of_options(SizeOptions(), window) == ("image",)
+    assert request.domains_of_options(SizeOptions(), window) == ("image", "video")
     assert request.domains_of_options(SizeOptions(points=9), window) == ()
     assert request.domains_of_options(SizeOptions(views=3)) == ("radiance",)
     assert request.domains_of_options(SizeOptions(camera=Camera(elevation=10.0))) == ("radiance",)
     assert request.domains_of_options(SizeOptions(level=1.0)) == ("radiance", "shape")
+    for clips in (SizeOptions(frames=9), SizeOptions(fps=30.0), SizeOptions("8", frames=9)):
+        assert request.domains_of_options(clips) == ("video",)
+    assert request.domains_of_files([Path("a.mp4")]) == ("video",)
+    assert request.domains_of_files([Path("a.gif")]) == ("image", "radiance", "video")
     assert request.domains_of_files([Path("a.png")]) == ("image", "radiance")
     assert request.domains_of_files([Path("a.ply")]) == ("points", "shape")
     assert request.domains_of_files([Path("a.png"), Path("b.PLY")]) == ("image", "points", "radiance", "shape")
