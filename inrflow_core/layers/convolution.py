@@ -61,13 +61,15 @@ class ResidualBlock(nn.Module):
 
 
 class CellAttention(nn.Module):
-    """Self-attention between the cells of a plane, added to the input."""
+    """Self-attention between the cells of a plane, added to the input; its heads share the width unless they have their own."""
 
-    def __init__(self, width: int, heads: int = 1, *, eps: float = 1e-6) -> None:
+    def __init__(self, width: int, heads: int = 1, *, head_width: int | None = None, eps: float = 1e-6) -> None:
         super().__init__()
         self.heads = heads
         self.norm = norm(width, eps)
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        inner = width if head_width is None else heads * head_width
+        self.query, self.key, self.value = (nn.Linear(width, inner) for _ in range(3))
+        self.out = nn.Linear(inner, width)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """The cells after one exchange."""
@@ -122,15 +124,15 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution: each cell four times, then a convolution."""
+    """Twice the resolution, or that of the columns alone: each cell four times, or twice, then a convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
-        """The plane at twice the resolution."""
-        return self.convolution(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(self, x: Float[Tensor, "B C H W"], row_factor: float = 2.0) -> Float[Tensor, "B C h w"]:
+        """The plane with twice the columns and `row_factor` times the rows."""
+        return self.convolution(functional.interpolate(x, scale_factor=(row_factor, 2.0), mode="nearest"))
 
 
 class MlpBlock(nn.Module):

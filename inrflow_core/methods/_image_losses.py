@@ -58,6 +58,14 @@ def logits(
     return discriminator(images, (queries.cell_sizes * (min(spec.layout.shape) / 2)).log()).float()
 
 
+def check_adversary(spec: SetSpec) -> None:
+    """Raise UsageError unless the sets are images."""
+    if not isinstance(spec.layout, Grid) or len(spec.layout.shape) != 2:
+        raise UsageError(
+            f"`adversarial` of [method] compares images, and these sets are {spec.layout}", hint="leave it out"
+        )
+
+
 def check_perceptual(spec: SetSpec, least_side: int) -> None:
     """Raise UsageError unless the sets are gray or RGB images of `least_side` pixels a side or more."""
     if not isinstance(spec.layout, Grid) or len(spec.layout.shape) != 2 or spec.brightest is None:

@@ -25,6 +25,7 @@ from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._image_losses import (
     adaptive_weight,
+    check_adversary,
     check_perceptual,
     hinge_loss,
     logits,
@@ -130,6 +131,7 @@ class LatentDiffusion(nn.Module, Method):
         self.readout: Any = readout
         self.denoiser = denoiser
         if config.adversarial:
+            check_adversary(spec)
             width, depth = config.discriminator_width, config.discriminator_depth
             self.discriminator = PatchDiscriminator(spec.value_size, width, depth)
         self.perceptual: Any = None

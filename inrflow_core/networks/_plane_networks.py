@@ -1,4 +1,4 @@
-"""Encoder and decoder of planes: what the autoencoders of images and of space share.
+"""Encoder and decoder of planes: what the autoencoders of images, of space and of videos share.
 
 Source of the layers: the autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752). Every plane goes through the
 same weights; of several planes, layers between the levels exchange features.
@@ -6,7 +6,7 @@ same weights; of several planes, layers between the levels exchange features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +20,10 @@ from inrflow_core.networks._planes import Planes
 
 LOG_VARIANCES = (-30.0, 20.0)
 """Range that logarithms of variances are clamped to."""
-Exchange = Literal["axes", "channels"]
-"""How planes exchange features; see `AxisExchange` and `ChannelExchange`."""
+Exchange = Literal["axes", "channels", "cells"]
+"""How planes exchange features; see `AxisExchange`, `ChannelExchange` and `CellExchange`."""
+EXCHANGE_HEADS = 8
+"""Heads of the paper's attention between all cells of a video's planes; each is as wide as the layer."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class PlaneSizes:
     def field_shapes(self, planes: Planes, rows: int, columns: int) -> list[tuple[int, int, int]]:
         """Channels, rows and columns of the canvas of each basis field, from coarse to fine; of the finest planes' sides."""
         halvings = reversed(range(self.num_fields))
-        return [(self.field_channels, rows // 2**n, len(planes) * (columns // 2**n)) for n in halvings]
+        return [(self.field_channels, *planes.canvas_shape((rows // 2**n, columns // 2**n))) for n in halvings]
 
 
 class Encoder(nn.Module):
@@ -137,20 +139,49 @@ class Decoder(nn.Module):
         self.norm = norm(widths[0], 1e-6)
         self.last = nn.Conv2d(widths[0], sizes.field_channels, 3, padding=1)
 
-    def forward(self, latents: Float[Tensor, "B P E h w"]) -> tuple[Tensor, ...]:
-        """The canvas of each basis field (B, F, H, P W), from coarse to fine."""
-        x = self.latents(latents.flatten(1, 2)).unflatten(1, (len(self.planes), -1)).flatten(0, 1)
-        x = self.middle(self.first(x))
+    def forward(self, *latents: Float[Tensor, "B _ E _ w"]) -> tuple[Tensor, ...]:
+        """The canvas of each basis field, from coarse to fine, of the latents of each group of planes."""
+        x = through(self.middle, [self.first(group) for group in self._hidden(latents)])
         fields: list[Tensor] = []
         first_tap = len(self.levels) - self.num_fields
         for number, level in enumerate(self.levels):
-            x = level(x)
+            assert isinstance(level, nn.Sequential)
+            x = through(level, x)
             if first_tap <= number < len(self.levels) - 1:
-                fields.append(self.taps[number - first_tap](x))
+                fields.append(self._canvas(self.taps[number - first_tap](group) for group in x))
             if number + 1 < len(self.levels):
-                x = self.upsamples[number](x)
-        fields.append(self.last(functional.silu(self.norm(x))))
-        return tuple(self.planes.join(field.unflatten(0, (-1, len(self.planes)))) for field in fields)
+                factors = self.planes.row_factors
+                x = [self.upsamples[number](group, factor) for group, factor in zip(x, factors, strict=True)]
+        fields.append(self._canvas(self.last(functional.silu(self.norm(group))) for group in x))
+        return tuple(fields)
+
+    def _hidden(self, latents: Sequence[Tensor]) -> Iterator[Float[Tensor, "_ C _ w"]]:
+        """The latents of each group after the planes' own weights."""
+        weight, bias, width = self.latents.weight, self.latents.bias, self.first.in_channels
+        assert bias is not None
+        for group, (first, end) in zip(latents, self.planes.bounds, strict=True):
+            own = slice(first * width, end * width)
+            x = functional.conv2d(group.flatten(1, 2), weight[own], bias[own], groups=end - first)
+            yield x.unflatten(1, (end - first, -1)).flatten(0, 1)
+
+    def _canvas(self, groups: Iterable[Float[Tensor, "_ F _ W"]]) -> Float[Tensor, "B F H V"]:
+        """The canvas of all groups' planes."""
+        counts = self.planes.counts
+        return self.planes.join(*(x.unflatten(0, (-1, count)) for x, count in zip(groups, counts, strict=True)))
+
+
+def through(layers: nn.Sequential, groups: Sequence[Tensor]) -> list[Tensor]:
+    """The planes (B P, C, H, W) of each group after layers with shared weights, some of which are exchanges between all planes."""
+    for layer in layers:
+        is_exchange = isinstance(layer, PlaneExchange)
+        groups = exchanged(layer, groups) if is_exchange else [layer(group) for group in groups]
+    return list(groups)
+
+
+def exchanged(layer: PlaneExchange, groups: Sequence[Tensor]) -> list[Tensor]:
+    """The planes (B P, C, H, W) of each group after an exchange."""
+    made = layer(*groups)
+    return [made] if isinstance(made, Tensor) else list(made)
 
 
 def middle(width: int, planes: Planes, exchange: Exchange) -> nn.Sequential:
@@ -162,53 +193,108 @@ def middle(width: int, planes: Planes, exchange: Exchange) -> nn.Sequential:
 def exchange_layers(exchange: Exchange, width: int, planes: Planes) -> Iterator[nn.Module]:
     """What several planes exchange features by; nothing of a single plane."""
     if len(planes) > 1:
-        yield ChannelExchange(width, planes) if exchange == "channels" else AxisExchange(width, planes)
+        match exchange:
+            case "axes":
+                yield AxisExchange(width, planes)
+            case "channels":
+                yield ChannelExchange(width, planes)
+            case "cells":
+                yield CellExchange(width, planes, EXCHANGE_HEADS, head_width=width)
 
 
-class ChannelExchange(nn.Module):
-    """The paper's: residual block, attention and residual block on all planes, stacked along the channels.
+class PlaneExchange(nn.Module):
+    """A layer between all planes of a set: a tensor of planes of one size, or one for each group of planes.
+
+    Each set's planes are neighbors along the first axis.
+    """
+
+    def __init__(self, planes: Planes) -> None:
+        super().__init__()
+        self.planes = planes
+
+    def forward(self, *groups: Float[Tensor, "_ C _ _"]) -> Tensor | tuple[Tensor, ...]:
+        """The planes after the exchange, as they came."""
+        made = self.mixed(groups)
+        return made[0] if len(made) == 1 else tuple(made)
+
+    def mixed(self, groups: Sequence[Float[Tensor, "_ C _ _"]]) -> Sequence[Float[Tensor, "_ C _ _"]]:
+        """Each group's planes after the exchange."""
+        raise NotImplementedError
+
+
+class ChannelExchange(PlaneExchange):
+    """The paper's of shapes: residual block, attention and residual block on all planes, stacked along the channels.
 
     It mixes cells of the same row and column, which are not at the same position in space.
     """
 
     def __init__(self, width: int, planes: Planes) -> None:
-        super().__init__()
-        self.count = len(planes)
-        stacked = self.count * width
+        super().__init__(planes)
+        stacked = len(planes) * width
         self.first, self.second = ResidualBlock(stacked, stacked), ResidualBlock(stacked, stacked)
         self.attention = CellAttention(stacked)
 
-    def forward(self, x: Float[Tensor, "BP C H W"]) -> Float[Tensor, "BP C H W"]:
-        """The planes after the exchange; each set's planes are neighbors along the first axis."""
-        stacked = x.unflatten(0, (-1, self.count)).flatten(1, 2)
+    def mixed(self, groups: Sequence[Float[Tensor, "_ C _ _"]]) -> list[Float[Tensor, "_ C _ _"]]:
+        """The planes after the exchange; they are of one size."""
+        (x,) = groups
+        stacked = x.unflatten(0, (-1, len(self.planes))).flatten(1, 2)
         stacked = self.second(self.attention(self.first(stacked)))
-        return stacked.unflatten(1, (self.count, -1)).flatten(0, 1)
+        return [stacked.unflatten(1, (len(self.planes), -1)).flatten(0, 1)]
 
 
-class AxisExchange(nn.Module):
+class AxisExchange(PlaneExchange):
     """Features of the other planes at the same position along each axis, averaged over their other axis.
 
     A 1 x 1 convolution of a plane's own features and of these is added, from 0 at the start.
     """
 
     def __init__(self, width: int, planes: Planes) -> None:
-        super().__init__()
-        self.planes = planes
+        super().__init__(planes)
         self.norm = norm(width, 1e-6)
         self.mix = nn.Conv2d(3 * width, width, 1)
         zero_(self.mix)
 
-    def forward(self, x: Float[Tensor, "BP C H W"]) -> Float[Tensor, "BP C H W"]:
-        """The planes after the exchange; each set's planes are neighbors along the first axis."""
-        planes = functional.silu(self.norm(x)).unflatten(0, (-1, len(self.planes)))
+    def mixed(self, groups: Sequence[Float[Tensor, "_ C _ _"]]) -> list[Float[Tensor, "_ C _ _"]]:
+        """Each group's planes after the exchange."""
+        counts = self.planes.counts
+        normed = [
+            functional.silu(self.norm(x)).unflatten(0, (-1, count)) for x, count in zip(groups, counts, strict=True)
+        ]
+        planes = [plane for group in normed for plane in group.unbind(1)]
         profiles = [
-            {rows: planes[:, number].mean(3), columns: planes[:, number].mean(2)}
-            for number, (rows, columns) in enumerate(self.planes.axes)
+            {rows: plane.mean(3), columns: plane.mean(2)}
+            for plane, (rows, columns) in zip(planes, self.planes.axes, strict=True)
         ]
         read = []
-        for number, axes in enumerate(self.planes.axes):
+        for number, (own, axes) in enumerate(zip(planes, self.planes.axes, strict=True)):
             others = [each for other, each in enumerate(profiles) if other != number]
             rows, columns = (torch.stack([each[axis] for each in others if axis in each]).sum(0) for axis in axes)
-            own = planes[:, number]
             read.append(torch.cat([own, rows[..., None].expand_as(own), columns[:, :, None].expand_as(own)], 1))
-        return x + self.mix(torch.stack(read, 1).flatten(0, 1))
+        changes = [self.mix(torch.stack(read[first:end], 1).flatten(0, 1)) for first, end in self.planes.bounds]
+        return [x + change for x, change in zip(groups, changes, strict=True)]
+
+
+class CellExchange(PlaneExchange):
+    """The paper's of videos: attention between the cells of all planes, added to them.
+
+    With `head_width = None` its heads share the width. Its cost grows with the square of the number of cells.
+    """
+
+    def __init__(
+        self, width: int, planes: Planes, heads: int, *, head_width: int | None = None, eps: float = 1e-6
+    ) -> None:
+        super().__init__(planes)
+        self.attention = CellAttention(width, heads, head_width=head_width, eps=eps)
+
+    def mixed(self, groups: Sequence[Float[Tensor, "_ C _ _"]]) -> list[Float[Tensor, "_ C _ _"]]:
+        """Each group's planes after the exchange."""
+        counts = self.planes.counts
+        cells = [
+            x.unflatten(0, (-1, count)).transpose(1, 2).flatten(2) for x, count in zip(groups, counts, strict=True)
+        ]
+        joined = self.attention(torch.cat(cells, 2)[..., None])[..., 0]
+        parts = joined.split([part.shape[2] for part in cells], 2)
+        return [
+            part.unflatten(2, (count, *x.shape[2:])).transpose(1, 2).flatten(0, 1)
+            for part, x, count in zip(parts, groups, counts, strict=True)
+        ]

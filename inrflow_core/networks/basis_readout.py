@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -36,6 +37,9 @@ class Config:
     reads_cell_size: bool = False
     """Whether each field comes with one more number, the logarithm of the queries' cell size in units of the training grid's: the
     function then knows how finely it is sampled, and can leave out what a coarser grid would alias."""
+    planes: Literal["sum", "concatenate"] = "sum"
+    """How the features of several planes are combined at a coordinate; the paper adds those of shapes, and concatenates those of
+    videos."""
     reads_coordinate: bool = False
     """Whether a linear map of the coordinate itself is added to the first block's output, as the paper has it for shapes."""
 
@@ -47,15 +51,21 @@ class Config:
 
 
 def build_field_readout(config: Config, spec: SetSpec, field_widths: Sequence[int]) -> BasisReadout:
-    """The function of images or of space with fields of these widths, from coarse to fine.
+    """The function of images, of videos or of space with fields of these widths, from coarse to fine.
 
     Raises:
-        UsageError: the sets are others, or have no grid, whose cell size the function would read.
+        UsageError: the sets are others, have no grid of images, whose cell size the function would read, or one plane alone,
+            with nothing to concatenate.
     """
-    if config.reads_cell_size and not isinstance(spec.layout, Grid):
+    is_image = isinstance(spec.layout, Grid) and len(spec.layout.shape) == 2
+    if config.reads_cell_size and not is_image:
         raise UsageError(
             f"`reads_cell_size` needs the grid of images, and these sets are {spec.layout}",
             hint="leave the setting out",
+        )
+    if config.planes == "concatenate" and is_image:
+        raise UsageError(
+            '`planes = "concatenate"` needs several planes, and images have one', hint="leave the setting out"
         )
     return BasisReadout(config, spec, field_widths)
 
@@ -67,9 +77,10 @@ class BasisReadout(nn.Module):
         super().__init__()
         self.config, self.field_widths = config, tuple(field_widths)
         self.planes = planes_of(spec, "basis-readout")
+        copies = len(self.planes) if config.planes == "concatenate" else 1
         self.training_step = 2 / min(spec.layout.shape) if isinstance(spec.layout, Grid) else 1.0
         extra = int(config.reads_cell_size)
-        read = [width + extra for width in self.field_widths]
+        read = [copies * width + extra for width in self.field_widths]
         read = read if config.coarse_to_fine else [sum(read)]
         inputs = [read[0], *(config.width + width for width in read[1:])]
         self.blocks = nn.ModuleList(MlpBlock(size, config.width) for size in inputs)
@@ -88,11 +99,11 @@ class BasisReadout(nn.Module):
         """The values of B functions at the queries' coordinates; nothing is random.
 
         Args:
-            state: the canvases of the fields (B, F, H, P W), from coarse to fine; features of several planes are added.
+            state: the canvases of the fields (B, F, H, W), from coarse to fine.
             queries: with `reads_cell_size` those of the training grid's cell size unless they have one.
         """
         assert queries.coordinates is not None
-        read = [reduce(torch.add, self.planes.interpolate(field, queries.coordinates)) for field in state]
+        read = [self._features(field, queries.coordinates) for field in state]
         if self.config.reads_cell_size:
             read = [torch.cat([features, self._cell_size(queries, features)], -1) for features in read]
         if not self.config.coarse_to_fine:
@@ -103,6 +114,11 @@ class BasisReadout(nn.Module):
         for block, features in zip(self.blocks[1:], read[1:], strict=True):
             x = block(torch.cat([x, features], -1))
         return self.out(functional.relu(self.extra(x)))
+
+    def _features(self, field: Tensor, coordinates: Tensor) -> Float[Tensor, "B M F"]:
+        """The features of a field's planes at coordinates, combined."""
+        planes = self.planes.interpolate(field, coordinates)
+        return torch.cat(planes, -1) if self.config.planes == "concatenate" else reduce(torch.add, planes)
 
     def _cell_size(self, queries: Queries, features: Float[Tensor, "B M F"]) -> Float[Tensor, "B M 1"]:
         steps = queries.cell_sizes

@@ -1,4 +1,4 @@
-"""A U-Net on the plane of latents: the denoiser of latent diffusion (DDMI, section 3.3).
+"""A U-Net on the plane or the planes of latents: the denoiser of latent diffusion (DDMI, section 3.3).
 
 Source of the form: ADM (Dhariwal and Nichol 2021, arXiv:2105.05233). Its weights and values are those of the UNet2DModel of
 the library diffusers with one DownBlock2D and AttnDownBlock2D after it. A condition of tokens, such as a text, is read by
@@ -8,6 +8,7 @@ cross-attention, which only such models have.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,8 @@ from inrflow_core.layers.convolution import (
     norm,
     zero_,
 )
+from inrflow_core.networks._plane_networks import CellExchange, PlaneExchange, exchanged
+from inrflow_core.networks._planes import IMAGE, Canvas, Planes
 from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Grid, SetSpec
 
 EPS = 1e-5
@@ -48,6 +51,9 @@ class Config:
     """Channels of an attention head; it divides the channels of every level with attention."""
     attention_from: int = 1
     """The first level with attention, counted from 0; the levels before it have none."""
+    plane_heads: int | None = None
+    """Heads of an attention between the cells of all planes after every layer, as the paper has it for videos with 16: each
+    plane then passes the other layers by itself, with shared weights. None: a canvas of several planes is one plane."""
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "head_width"):
@@ -62,6 +68,10 @@ class Config:
         attended = [*self.widths[self.attention_from :], self.widths[-1]]  # the middle always attends
         if any(width % self.head_width for width in attended):
             raise ValueError(f"`head_width` is {self.head_width}: it divides {', '.join(map(str, attended))}")
+        if self.plane_heads is not None and (
+            self.plane_heads < 1 or any(width % self.plane_heads for width in self.widths)
+        ):
+            raise ValueError(f"`plane_heads` is {self.plane_heads}: it divides {', '.join(map(str, self.widths))}")
 
     @property
     def least_weights(self) -> int:
@@ -78,17 +88,25 @@ def build_denoiser(config: Config, spec: SetSpec, condition: ConditionSpec) -> L
     """The U-Net for latents of this spec.
 
     Raises:
-        UsageError: the plane cannot be halved so often, heads do not divide the levels that read tokens, or the condition
-            has features of groups.
+        UsageError: a plane cannot be halved so often, `plane_heads` has no planes, heads do not divide the levels that read
+            tokens, or the condition has features of groups.
     """
     assert isinstance(spec.layout, Grid)
-    factor = 2 ** (len(config.multipliers) - 1)
-    if any(side % factor for side in spec.layout.shape):
+    planes = planes_apart(config, spec)
+    if config.plane_heads is not None and len(planes) == 1:
         raise UsageError(
-            f"{len(config.multipliers)} levels halve the plane of latents {len(config.multipliers) - 1} times, and "
-            f"{' x '.join(map(str, spec.layout.shape))} is not divisible by {factor}",
-            hint="take fewer `multipliers` in [network.denoiser]",
+            "`plane_heads` is between several planes of latents, and these have one",
+            hint="leave it out of [network.denoiser]",
         )
+    factor = 2 ** (len(config.multipliers) - 1)
+    rows, columns = spec.layout.shape
+    for sides in planes.sides(rows, columns):
+        if any(side % factor for side in sides):
+            raise UsageError(
+                f"{len(config.multipliers)} levels halve the plane of latents {len(config.multipliers) - 1} times, and "
+                f"{' x '.join(map(str, sides))} is not divisible by {factor}",
+                hint="take fewer `multipliers` in [network.denoiser]",
+            )
     if condition.features:
         raise UsageError(
             "`latent-unet` takes a condition of one vector, such as a class, or of tokens, such as a text",
@@ -103,6 +121,11 @@ def build_denoiser(config: Config, spec: SetSpec, condition: ConditionSpec) -> L
     return LatentUNet(config, spec, reads_tokens=condition.tokens > 0)
 
 
+def planes_apart(config: Config, spec: SetSpec) -> Planes:
+    """The planes that pass the layers by themselves; one, the whole canvas, unless there is an attention between planes."""
+    return spec.layout.planes if config.plane_heads is not None and isinstance(spec.layout, Canvas) else IMAGE
+
+
 class LatentUNet(nn.Module):
     """From noisy latents and a time to latents, such as a velocity; 0 with initial weights."""
 
@@ -110,6 +133,7 @@ class LatentUNet(nn.Module):
         super().__init__()
         assert isinstance(spec.layout, Grid)
         self.config, self.grid, self.reads_tokens = config, spec.layout.shape, reads_tokens
+        self.planes = planes_apart(config, spec)
         widths, vector = config.widths, self.vector_width
         self.time = nn.Sequential(nn.Linear(config.width, vector), nn.SiLU(), nn.Linear(vector, vector))
         self.first = nn.Conv2d(spec.value_size, widths[0], 3, padding=1)
@@ -117,24 +141,25 @@ class LatentUNet(nn.Module):
         for level, width in enumerate(widths):
             before = widths[max(level - 1, 0)]
             blocks = [self._block(before if number == 0 else width, width, level) for number in range(config.depth)]
-            self.down.extend(blocks)
+            self.down.extend(layer for block in blocks for layer in self._with_exchange(block, width))
             skips += [width] * config.depth
             if level + 1 < len(widths):
-                self.down.append(Downsample(width, pads_one_side=False))
+                self.down.extend(self._with_exchange(Downsample(width, pads_one_side=False), width))
                 skips.append(width)
-        self.middle = nn.ModuleList(
-            [
-                AttentiveBlock(widths[-1], widths[-1], vector, config.head_width, self._reading(len(widths) - 1)),
-                AttentiveBlock(widths[-1], widths[-1], vector),
-            ]
-        )
+        reading = self._reading(len(widths) - 1)
+        attended = AttentiveBlock(widths[-1], widths[-1], vector, config.head_width, reading)
+        last = AttentiveBlock(widths[-1], widths[-1], vector)
+        self.middle = nn.ModuleList([attended, *self._with_exchange(last, widths[-1])])
         self.up, width = nn.ModuleList(), widths[-1]
         for level in reversed(range(len(widths))):
-            for _ in range(config.depth + 1):
-                self.up.append(self._block(width + skips.pop(), widths[level], level))
-                width = widths[level]
+            for number in range(config.depth + 1):
+                block, width = self._block(width + skips.pop(), widths[level], level), widths[level]
+                if number == config.depth and level:
+                    self.up.append(block)  # the exchange follows at twice the resolution
+                else:
+                    self.up.extend(self._with_exchange(block, width))
             if level:
-                self.up.append(Upsample(width))
+                self.up.extend(self._with_exchange(Upsample(width), width))
         self.norm = norm(widths[0], EPS)
         self.last = nn.Conv2d(widths[0], spec.value_size, 3, padding=1)
         zero_(self.last)
@@ -151,19 +176,39 @@ class LatentUNet(nn.Module):
         vector = self.time(time_features(t, self.config.width).to(latents.dtype))
         if embedding.vector is not None:
             vector = vector + embedding.vector
-        x = self.first(latents.mT.unflatten(2, self.grid))
+        embeddings = [_of_planes(embedding._replace(vector=vector), count) for count in self.planes.counts]
+        groups = self.planes.split_groups(latents.mT.unflatten(2, self.grid))
+        x = [self.first(group.flatten(0, 1)) for group in groups]
         skips = [x]
         for layer in self.down:
-            x = layer(x, vector, embedding) if isinstance(layer, AttentiveBlock) else layer(x)
-            skips.append(x)
+            x = self._run(layer, x, embeddings)
+            if isinstance(layer, PlaneExchange):
+                skips[-1] = x
+            else:
+                skips.append(x)
         for layer in self.middle:
-            x = layer(x, vector, embedding)
+            x = self._run(layer, x, embeddings)
         for layer in self.up:
             if isinstance(layer, AttentiveBlock):
-                x = layer(torch.cat([x, skips.pop()], 1), vector, embedding)
-            else:
-                x = layer(x)
-        return self.last(functional.silu(self.norm(x))).flatten(2).mT
+                x = [torch.cat(pair, 1) for pair in zip(x, skips.pop(), strict=True)]
+            x = self._run(layer, x, embeddings)
+        made = (self.last(functional.silu(self.norm(group))) for group in x)
+        canvas = self.planes.join(
+            *(group.unflatten(0, (-1, count)) for group, count in zip(made, self.planes.counts, strict=True))
+        )
+        return canvas.flatten(2).mT
+
+    def _run(self, layer: nn.Module, groups: Sequence[Tensor], embeddings: Sequence[ConditionEmbedding]) -> list[Tensor]:
+        """The planes (B P, C, H, W) of each group after a layer."""
+        if isinstance(layer, PlaneExchange):
+            return exchanged(layer, groups)
+        if isinstance(layer, AttentiveBlock):
+            return [layer(group, each) for group, each in zip(groups, embeddings, strict=True)]
+        return [layer(group) for group in groups]
+
+    def _with_exchange(self, layer: nn.Module, width: int) -> list[nn.Module]:
+        heads = self.config.plane_heads
+        return [layer] if heads is None else [layer, CellExchange(width, self.planes, heads, eps=EPS)]
 
     def _block(self, width: int, out_width: int, level: int) -> AttentiveBlock:
         attends = level >= self.config.attention_from
@@ -194,17 +239,26 @@ class AttentiveBlock(nn.Module):
         if reading_head_width is not None:
             self.reading = CellCrossAttention(out_width, out_width // reading_head_width, vector_width, eps=EPS)
 
-    def forward(
-        self, x: Float[Tensor, "B C H W"], vector: Float[Tensor, "B V"], embedding: ConditionEmbedding
-    ) -> Tensor:
-        """The block's output (B, out_width, H, W)."""
-        x = self.block(x, vector)
+    def forward(self, x: Float[Tensor, "B C H W"], embedding: ConditionEmbedding) -> Tensor:
+        """The block's output (B, out_width, H, W); the vector is that of the time, with the condition's."""
+        x = self.block(x, embedding.vector)
         if self.attention is not None:
             x = self.attention(x)
         if self.reading is None:
             return x
         assert embedding.tokens is not None
         return self.reading(x, embedding.tokens, embedding.is_token)
+
+
+def _of_planes(embedding: ConditionEmbedding, count: int) -> ConditionEmbedding:
+    """What each of `count` planes of a set reads: the set's vector and tokens."""
+    if count == 1:
+        return embedding
+    vector, tokens, is_token = (
+        None if each is None else each.repeat_interleave(count, 0)
+        for each in (embedding.vector, embedding.tokens, embedding.is_token)
+    )
+    return embedding._replace(vector=vector, tokens=tokens, is_token=is_token)
 
 
 def time_features(t: Float[Tensor, " B"], width: int) -> Float[Tensor, "B F"]:

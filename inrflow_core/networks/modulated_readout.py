@@ -61,9 +61,9 @@ def build_field_readout(config: Config, spec: SetSpec, field_widths: Sequence[in
     """The function of images with fields of these widths, from coarse to fine.
 
     Raises:
-        UsageError: the sets have no grid, so that queries have no scale.
+        UsageError: the sets are no images, so that queries have no scale.
     """
-    if not isinstance(spec.layout, Grid):
+    if not isinstance(spec.layout, Grid) or len(spec.layout.shape) != 2:
         raise UsageError(
             f"`modulated-readout` reads the scale of images, and these sets are {spec.layout}",
             hint='take `name = "basis-readout"` in [network.readout]',

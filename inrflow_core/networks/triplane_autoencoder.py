@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from inrflow_core.errors import UsageError
 from inrflow_core.layers.convolution import MlpBlock
 from inrflow_core.networks._contract import ReadoutState
-from inrflow_core.networks._plane_networks import Decoder, Encoder, Exchange, PlaneSizes
-from inrflow_core.networks._planes import SPACE, Planes
+from inrflow_core.networks._plane_networks import Decoder, Encoder, PlaneSizes
+from inrflow_core.networks._planes import SPACE, Canvas, Planes
 from inrflow_core.sets import Grid, Points, SetSpec
 
 
@@ -36,7 +36,7 @@ class Config(PlaneSizes):
     """Residual blocks of the point encoder; after each but the last the points of a cell exchange features."""
     point_channels: int = 32
     """Channels of the planes that the point encoder writes."""
-    exchange: Exchange = "axes"
+    exchange: Literal["axes", "channels"] = "axes"
     """How the planes exchange features: `axes` by averages over one axis at the same position along the other; `channels`
     as in the paper, by blocks of all planes' channels, with twice as many weights."""
     canvas: Literal["beside", "channels"] = "beside"
@@ -82,7 +82,9 @@ class TriplaneAutoencoder(nn.Module):
         self.side = config.resolution // config.factor
         count = len(SPACE)
         if config.canvas == "beside":
-            self.latent_spec = SetSpec(2, config.latent_channels, Grid((self.side, count * self.side)))
+            self.latent_spec = SetSpec(
+                2, config.latent_channels, Canvas(SPACE.canvas_shape((self.side, self.side)), SPACE)
+            )
         else:
             self.latent_spec = SetSpec(2, count * config.latent_channels, Grid((self.side, self.side)))
         self.points = PointEncoder(config, SPACE)

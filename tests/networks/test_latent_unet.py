@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from inrflow_core.errors import UsageError
+from inrflow_core.networks._plane_networks import CellExchange
+from inrflow_core.networks._planes import SPACE, VIDEO, Canvas
 from inrflow_core.networks.latent_unet import AttentiveBlock, Config, LatentUNet, build_denoiser
+from inrflow_core.planning import flops
 from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Grid, SetSpec
 from tests import tiny
 
 SMALL = Config(32, (1, 2), depth=1, head_width=16)
+CLIP = SetSpec(2, 4, Canvas((8 + 2 * 4, 8), VIDEO))
 
 
 def latents(channels: int = 4, rows: int = 8, columns: int = 8) -> SetSpec:
@@ -113,7 +118,71 @@ def test_rows_and_columns_keep_their_meaning():
     assert (made - made[:, :, :1]).abs().max() > 0.01 * made.abs().max()
 
 
+def planes_apart(**changes: Any) -> LatentUNet:
+    unet = build_denoiser(replace(SMALL, plane_heads=4, **changes), CLIP, ConditionSpec())
+    tiny.randomize(unet)
+    return unet
+
+
+def moved_planes(unet: LatentUNet) -> list[float]:
+    """How far the answer moves on each plane of a clip, where the latents of the frame's plane are others."""
+    x = torch.randn(2, CLIP.num_queries, 4, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[:, :64] += 1
+    t = torch.tensor([0.3, 0.6])
+    change = (unet(changed, t, ConditionEmbedding()) - unet(x, t, ConditionEmbedding())).detach().abs()
+    groups = VIDEO.split_groups(change.mT.unflatten(2, unet.grid))
+    return [float(plane.max()) for group in groups for plane in group.unbind(1)]
+
+
+def test_the_papers_denoiser_of_videos_has_the_parameters_and_operations_that_were_counted_in_its_release():
+    config = Config(256, (1, 2, 4, 6), head_width=64, plane_heads=16)
+    with torch.device("meta"):
+        unet = build_denoiser(config, SetSpec(2, 64, Canvas((64, 32), VIDEO)), ConditionSpec())
+        with flops.counter() as counter:
+            unet(torch.empty(1, 2048, 64), torch.empty(1), ConditionEmbedding())
+    assert sum(weight.numel() for weight in unet.parameters()) == 767_856_704
+    assert counter.get_total_flops() == pytest.approx(230e9, rel=0.002)
+
+
+def test_planes_meet_in_the_attention_between_them_alone():
+    unet = planes_apart()
+    assert min(moved_planes(unet)) > 1e-3
+    for layer in unet.modules():
+        if isinstance(layer, CellExchange):
+            layer.attention.out.weight.data.zero_()
+    frame, *time = moved_planes(unet)
+    assert frame > 1e-3 and time == [0, 0]
+
+
+def test_planes_of_one_clip_do_not_reach_another_and_get_its_condition():
+    unet = planes_apart()
+    x, t = torch.randn(3, CLIP.num_queries, 4), torch.tensor([0.2, 0.5, 0.8])
+    vectors = torch.randn(3, unet.vector_width)
+    whole = unet(x, t, ConditionEmbedding(vectors))
+    alone = unet(x[1:2], t[1:2], ConditionEmbedding(vectors[1:2]))
+    torch.testing.assert_close(whole[1:2], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(alone, unet(x[1:2], t[1:2], ConditionEmbedding(vectors[:1])), atol=1e-4)
+
+
+def test_planes_of_space_can_pass_it_by_themselves_too():
+    spec = SetSpec(2, 4, Canvas((4, 12), SPACE))
+    unet = build_denoiser(replace(SMALL, plane_heads=4), spec, ConditionSpec())
+    assert torch.equal(run(unet), torch.zeros(3, 48, 4))
+    tiny.randomize(unet)
+    x, t = torch.randn(1, 48, 4), torch.tensor([0.4])
+    swapped = SPACE.join(SPACE.split(x.mT.unflatten(2, (4, 12))).flip(1)).flatten(2).mT
+    answer, other = (unet(each, t, ConditionEmbedding()).mT.unflatten(2, (4, 12)) for each in (x, swapped))
+    torch.testing.assert_close(SPACE.split(other).flip(1), SPACE.split(answer), rtol=1e-4, atol=1e-5)
+
+
 def test_what_does_not_fit_is_refused():
+    with pytest.raises(UsageError, match="`plane_heads` is between several planes of latents, and these have one"):
+        build_denoiser(replace(SMALL, plane_heads=4), latents(), ConditionSpec())
+    with pytest.raises(UsageError, match="3 x 8 is not divisible by 2"):
+        build_denoiser(replace(SMALL, plane_heads=4), SetSpec(2, 4, Canvas((14, 8), VIDEO)), ConditionSpec())
+    with pytest.raises(ValueError, match="`plane_heads` is 3: it divides 32, 64"):
+        replace(SMALL, plane_heads=3)
     with pytest.raises(UsageError, match="6 x 7 is not divisible by 2"):
         build_denoiser(SMALL, latents(4, 6, 7), ConditionSpec())
     with pytest.raises(UsageError, match="a condition of one vector, such as a class, or of tokens"):
