@@ -103,6 +103,20 @@ SHAPES: dict[str, dict[str, Any] | None] = {
 """A latent diffusion model of shapes with a class condition."""
 TEXT: dict[str, dict[str, Any] | None] = {**SHAPES, "condition": {"name": "text", "vocabulary": 64}}
 """The same with a text as condition, of the stand-in `words`."""
+VIDEO: dict[str, dict[str, Any] | None] = {
+    "domain": {"name": "video", "resolution": 8, "frames": 4},
+    "method": {"name": "latent"},
+    "network": {
+        "autoencoder": {
+            **{"name": "video-autoencoder", "patch": 4, "width": 8, "multipliers": [1, 2], "depth": 1, "fields": 2},
+            **{"latent_channels": 3, "hidden_channels": 4, "field_channels": 4, "token_width": 8, "token_depth": 1},
+            **{"heads": 2, "head_width": 4, "pool_depth": 1, "pool_heads": 2, "pool_head_width": 4, "pool_width": 8},
+        },
+        "readout": {"name": "basis-readout", "width": 16, "planes": "concatenate"},
+        "denoiser": {"name": "latent-unet", "width": 8, "multipliers": [1], "depth": 1, "head_width": 4},
+    },
+}
+"""A latent diffusion model of clips with a class condition."""
 CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 

@@ -114,3 +114,56 @@ def test_every_preset_builds_and_has_a_loss_in_each_stage(name: str):
     second = model.method.loss(stored, StepState("diffusion", 8, 9))
     for loss in (first, second):
         assert loss.shape == (2,) and loss.isfinite().all() and (loss > 0).all()
+
+
+CLIPS = "sky256-ddmi"
+VIDEOS = 2392
+"""Short videos of the training split, of which an epoch has one clip each."""
+SMALL_CLIPS = [
+    *("domain.resolution=16", "domain.frames=8", "network.autoencoder.width=8", "network.autoencoder.token_width=16"),
+    *("network.autoencoder.token_depth=1", "network.autoencoder.heads=1", "network.autoencoder.latent_channels=4"),
+    *("network.autoencoder.patch=2", "network.readout.width=16", "network.denoiser.width=16"),
+    *("network.denoiser.head_width=16", "network.autoencoder.field_channels=8"),
+]
+
+
+def test_parameters_and_settings_of_videos_are_those_of_the_release():
+    preset = load(CLIPS)
+    with torch.device("meta"):
+        method = models.build(preset).method
+    counts = {part: sum(each.numel() for each in network.parameters()) for part, network in method.networks().items()}
+    assert counts == {"autoencoder": 88_634_240, "readout": 858_819, "denoiser": 767_856_704 + MIXING}
+    settings, latents = preset.method.config, method.autoencoder.latent_spec
+    assert (settings.path, settings.time, settings.standardize) == ("scaled-linear", "steps", False)
+    values = method.shape.num_queries * method.shape.value_size
+    assert settings.kl == pytest.approx(0.1 * latents.num_queries * latents.value_size / values, rel=1e-3)
+    assert preset.sampler is not None and (preset.sampler.name, preset.sampler.config.steps) == ("ddim", 200)
+    diffusion, autoencoder = (preset.training.config.for_stage(stage) for stage in ("diffusion", "autoencoder"))
+    assert (autoencoder.batch, diffusion.batch) == (4 * 2 * 5, 4 * 2)
+    assert autoencoder.steps == 200 * VIDEOS // 40 and diffusion.steps == 1500 * VIDEOS // 8
+    assert autoencoder.warmup == 5 * VIDEOS // 40
+    assert diffusion.ema == (0.99998,) and pytest.approx(0.9999, rel=1e-6) == 0.99998**5
+    for stage in (diffusion, autoencoder):
+        assert (stage.learning_rate, stage.weight_decay, stage.clip) == (1e-4, 0.01, None)
+
+
+def test_the_lean_preset_of_videos_has_an_eighth_of_the_weights_and_an_ordinary_denoiser():
+    with torch.device("meta"):
+        method = models.build(load(f"{CLIPS}-lean")).method
+    assert method.autoencoder.latent_spec.value_size == 16
+    assert sum(weight.numel() for weight in method.denoiser.parameters()) == 89_565_584
+    assert sum(weight.numel() for weight in method.parameters()) < 857_349_827 / 7
+
+
+@pytest.mark.parametrize("name", [CLIPS, f"{CLIPS}-lean"])
+def test_presets_of_videos_build_and_have_a_loss_in_each_stage(name: str):
+    torch.manual_seed(0)
+    model = models.build(load(name, SMALL_CLIPS))
+    batch = model.domain.train_batch(replace(model.domain.dummy_batch(2), seeds=torch.tensor([3, 4])))
+    first = model.method.loss(batch, StepState("autoencoder", 8, 9))
+    spec = model.method.autoencoder.latent_spec
+    mean = torch.randn(2, spec.num_queries, spec.value_size)
+    stored = replace(batch, context=batch.context.with_values(torch.cat([mean, torch.full_like(mean, -30.0)], -1)))
+    second = model.method.loss(stored, StepState("diffusion", 8, 9))
+    for loss in (first, second):
+        assert loss.shape == (2,) and loss.isfinite().all() and (loss > 0).all()

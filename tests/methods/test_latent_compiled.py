@@ -26,13 +26,13 @@ from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import TrainBatch
 from tests import tiny
 
-stage, adversarial = json.loads(sys.argv[1])
+stage, adversarial, kind = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 
 def built():
     torch.manual_seed(0)
     method = {"adversarial": 0.5, "discriminator_depth": 1, "discriminator_width": 4} if adversarial else {}
-    model = models.build(tiny.preset(tiny.LATENT, method=method))
+    model = models.build(tiny.preset(getattr(tiny, kind), method=method))
     tiny.randomize(model.method)
     return model
 
@@ -57,11 +57,19 @@ print(json.dumps([loss, wanted_loss, apart, counters["stats"]["unique_graphs"]])
 
 
 @pytest.mark.parametrize(
-    ("stage", "adversarial", "graphs"), [("autoencoder", False, 2), ("autoencoder", True, 3), ("diffusion", False, 1)]
+    ("kind", "stage", "adversarial", "graphs"),
+    [
+        ("LATENT", "autoencoder", False, 2),
+        ("LATENT", "autoencoder", True, 3),
+        ("LATENT", "diffusion", False, 1),
+        ("VIDEO", "autoencoder", False, 2),
+    ],
 )
-def test_compiled_networks_are_called_and_have_the_gradients_of_plain_ones(stage: str, adversarial: bool, graphs: int):
+def test_compiled_networks_are_called_and_have_the_gradients_of_plain_ones(
+    kind: str, stage: str, adversarial: bool, graphs: int
+):
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps([stage, adversarial])],
+        [sys.executable, "-c", SCRIPT, json.dumps([stage, adversarial, kind])],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -175,6 +175,20 @@ def test_both_graphs_of_latent_diffusion_sample_as_it_does(tmp_path: Path, path:
     np.testing.assert_allclose(values, expected, atol=2e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("exchange", ["axes", "cells"])
+def test_both_graphs_of_a_model_of_clips_answer_as_it_does(tmp_path: Path, exchange: str) -> None:
+    network = {name: dict(part) for name, part in (tiny.VIDEO["network"] or {}).items()}
+    network["autoencoder"]["exchange"] = exchange
+    network["denoiser"] |= {"plane_heads": 2} if exchange == "cells" else {}
+    model = tiny.model(tiny.VIDEO, network=network)
+    export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
+    for graph in onnx_graphs.graphs(model):
+        got, expected = evaluated_by_onnx(graph, tmp_path / f"out-{graph.name}.onnx", 3, 50)
+        assert np.sqrt(np.mean(expected**2)) > 0.05
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
 def test_a_model_that_was_trained_with_an_adversary_has_the_same_files(tmp_path: Path) -> None:
     model = tiny.model(tiny.LATENT, method={"adversarial": 0.5})
     assert "discriminator" in model.method.networks()
