@@ -120,8 +120,8 @@ class Decoder(nn.Module):
     def __init__(self, sizes: PlaneSizes, planes: Planes, exchange: Exchange = "axes") -> None:
         super().__init__()
         self.planes, self.num_fields = planes, sizes.num_fields
-        widths, count = sizes.widths, len(planes)
-        self.latents = nn.Conv2d(count * sizes.latent_channels, count * sizes.hidden_channels, 1, groups=count)
+        widths = sizes.widths
+        self.latents = PlaneConvolution(planes, sizes.latent_channels, sizes.hidden_channels)
         self.first = nn.Conv2d(sizes.hidden_channels, widths[-1], 3, padding=1)
         self.middle = middle(widths[-1], planes, exchange)
         levels, taps = [], []
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
 
     def forward(self, *latents: Float[Tensor, "B _ E _ w"]) -> tuple[Tensor, ...]:
         """The canvas of each basis field, from coarse to fine, of the latents of each group of planes."""
-        x = through(self.middle, [self.first(group) for group in self._hidden(latents)])
+        x = through(self.middle, [self.first(group.flatten(0, 1)) for group in self.latents(*latents)])
         fields: list[Tensor] = []
         first_tap = len(self.levels) - self.num_fields
         for number, level in enumerate(self.levels):
@@ -155,19 +155,30 @@ class Decoder(nn.Module):
         fields.append(self._canvas(self.last(functional.silu(self.norm(group))) for group in x))
         return tuple(fields)
 
-    def _hidden(self, latents: Sequence[Tensor]) -> Iterator[Float[Tensor, "_ C _ w"]]:
-        """The latents of each group after the planes' own weights."""
-        weight, bias, width = self.latents.weight, self.latents.bias, self.first.in_channels
-        assert bias is not None
-        for group, (first, end) in zip(latents, self.planes.bounds, strict=True):
-            own = slice(first * width, end * width)
-            x = functional.conv2d(group.flatten(1, 2), weight[own], bias[own], groups=end - first)
-            yield x.unflatten(1, (end - first, -1)).flatten(0, 1)
-
     def _canvas(self, groups: Iterable[Float[Tensor, "_ F _ W"]]) -> Float[Tensor, "B F H V"]:
         """The canvas of all groups' planes."""
         counts = self.planes.counts
         return self.planes.join(*(x.unflatten(0, (-1, count)) for x, count in zip(groups, counts, strict=True)))
+
+
+class PlaneConvolution(nn.Conv2d):
+    """A 1 x 1 convolution with weights of its own for each plane."""
+
+    def __init__(self, planes: Planes, width: int, out_width: int) -> None:
+        super().__init__(len(planes) * width, len(planes) * out_width, 1, groups=len(planes))
+        self.planes, self.out_width = planes, out_width
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, *groups: Float[Tensor, "B _ E _ _"]
+    ) -> list[Float[Tensor, "B _ C _ _"]]:
+        """The planes of each group after it."""
+        assert self.bias is not None
+        made = []
+        for group, (first, end) in zip(groups, self.planes.bounds, strict=True):
+            own = slice(first * self.out_width, end * self.out_width)
+            x = functional.conv2d(group.flatten(1, 2), self.weight[own], self.bias[own], groups=end - first)
+            made.append(x.unflatten(1, (end - first, -1)))
+        return made
 
 
 def through(layers: nn.Sequential, groups: Sequence[Tensor]) -> list[Tensor]:

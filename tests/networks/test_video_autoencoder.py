@@ -141,7 +141,8 @@ def test_concatenation_distinguishes_the_planes_and_a_sum_does_not():
 
 def test_a_patch_is_pooled_to_its_own_cell_of_each_plane():
     built = autoencoder()
-    for block in built.encoder.blocks:  # without attention a token knows its patch alone
+    blocks: Any = built.encoder.blocks
+    for block in blocks:  # without attention a token knows its patch alone
         for attention in (block.time, block.space):
             attention.out.weight.data.zero_()
     clip = torch.randn(1, FRAMES, SIDE, SIDE, 3)
