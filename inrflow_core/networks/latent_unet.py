@@ -198,7 +198,9 @@ class LatentUNet(nn.Module):
         )
         return canvas.flatten(2).mT
 
-    def _run(self, layer: nn.Module, groups: Sequence[Tensor], embeddings: Sequence[ConditionEmbedding]) -> list[Tensor]:
+    def _run(
+        self, layer: nn.Module, groups: Sequence[Tensor], embeddings: Sequence[ConditionEmbedding]
+    ) -> list[Tensor]:
         """The planes (B P, C, H, W) of each group after a layer."""
         if isinstance(layer, PlaneExchange):
             return exchanged(layer, groups)
