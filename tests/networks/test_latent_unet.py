@@ -165,6 +165,18 @@ def test_planes_of_one_clip_do_not_reach_another_and_get_its_condition():
     assert not torch.allclose(alone, unet(x[1:2], t[1:2], ConditionEmbedding(vectors[:1])), atol=1e-4)
 
 
+def test_every_plane_of_a_clip_reads_the_tokens_of_its_own_condition():
+    unet = build_denoiser(replace(SMALL, plane_heads=4), CLIP, ConditionSpec(tokens=5))
+    tiny.randomize(unet)
+    x, t, tokens = torch.randn(2, CLIP.num_queries, 4), torch.tensor([0.2, 0.5]), torch.randn(2, 5, unet.vector_width)
+    is_token = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    whole = unet(x, t, ConditionEmbedding(tokens=tokens, is_token=is_token))
+    alone = unet(x[1:], t[1:], ConditionEmbedding(tokens=tokens[1:], is_token=is_token[1:]))
+    torch.testing.assert_close(whole[1:], alone, rtol=1e-4, atol=1e-5)
+    other = unet(x[1:], t[1:], ConditionEmbedding(tokens=tokens[:1], is_token=is_token[1:]))
+    assert (other - alone).abs().max() > 1e-3
+
+
 def test_planes_of_space_can_pass_it_by_themselves_too():
     spec = SetSpec(2, 4, Canvas((4, 12), SPACE))
     unet = build_denoiser(replace(SMALL, plane_heads=4), spec, ConditionSpec())
