@@ -25,6 +25,8 @@ CLASS_LABEL = "label"
 """The condition of every set whose data has classes."""
 CAMERA = "camera"
 """The condition of posed views: their cameras, (4 4) each, as geometry/cameras.py has them."""
+SURFACE = "surface"
+"""The condition of scenes with points of their surface, (P 6): positions in world units, and RGB in [-1, 1]."""
 
 PER_GROUP_CONDITIONS = ("residues", "embedding")
 """Conditions with a row for each group of a set, padded as the set is."""
@@ -90,6 +92,10 @@ class Rays:
     views: int
     height: int
     width: int
+    extent: float = 1.0
+    """Half the side of the cube around the origin in which scenes are, in world units."""
+    surface_points: int | None = None
+    """Points of the surface that the encoder reads in place of a view: in units of `extent`, with colors in [-1, 1]; 6 numbers."""
     has_coordinates: ClassVar[bool] = True
 
     @property

@@ -117,6 +117,19 @@ VIDEO: dict[str, dict[str, Any] | None] = {
     },
 }
 """A latent diffusion model of clips with a class condition."""
+SCENES: dict[str, dict[str, Any] | None] = {
+    **SHAPES,
+    "domain": {"name": "radiance", "resolution": 8, "surface_points": 16},
+    "network": {
+        **(SHAPES["network"] or {}),
+        "readout": {
+            **{"name": "basis-radiance", "width": 16, "num_frequencies": 2, "direction_frequencies": 1},
+            **{"samples": 5, "fine_samples": 4, "eval_samples": 6},
+        },
+    },
+    "condition": None,
+}
+"""A latent diffusion model of scenes that are encoded from their surface."""
 CONDITION = {"name": "label", "classes": 3}
 NAMES = ["cat", "dog", "owl"]
 

@@ -54,12 +54,15 @@ class Config:
     """Share of the meshes in `val`; the split of a mesh depends on its uid or content alone."""
     test: float = 0.0
     """Share of the meshes in `test`."""
+    surface_points: int | None = None
+    """Also store this number of points of each surface with their colors, for models that encode a surface (DDMI); None: none."""
 
     def __post_init__(self) -> None:
         _image_decoding.check_resolution(self.resolution)
         _posed_views.check_views(self.views)
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
             raise ValueError(f"`val` is {self.val} and `test` {self.test}: each at least 0, together below 1")
+        _posed_views.check_surface_points(self.surface_points)
         if not RADIUS < self.distance < np.inf:
             raise ValueError(f"`distance` is {self.distance}: above {RADIUS}, the radius of the object")
         if not 0 < self.field_of_view < 180:
@@ -77,12 +80,13 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     folder, files = _mesh_reading.list_source(source)
     items = [Item(name, location=str(folder)) for name in _mesh_reading.files(source, files)]
     splits = _mesh_identity.split(folder, items, config.val, config.test)
-    plan = _posed_views.plan(splits, config.resolution, config.views, _mesh_identity.files_read(files))
+    sources = _mesh_identity.files_read(files)
+    plan = _posed_views.plan(splits, config.resolution, config.views, sources, config.surface_points)
     return dataclasses.replace(plan, notes=_mesh_reading.notes(files))
 
 
 def read(item: Item, config: Config) -> Example:
-    """The rendered views of one mesh and their cameras.
+    """The rendered views of one mesh and their cameras, and points of its surface if they are set.
 
     Raises:
         UnreadableItemError: the mesh cannot be read, has no faces, no area, numbers that are not finite, or a view in
@@ -91,12 +95,14 @@ def read(item: Item, config: Config) -> Example:
     _posed_views.check_scene(config.views, config.resolution)
     root = Path(item.location)
     body = reading.load(root, item.name, with_colors=True)
-    poses = view_cameras(_mesh_identity.identity(root / item.name), config)
-    pixels = mesh_rendering.render(
-        _scaled(body.mesh), poses, config.resolution, body.colors if body.has_colors else None
-    )
-    names = [f"{number:03d}" for number in range(config.views)]
-    return _posed_views.example(item, mesh_rendering.on_white(pixels), poses, names)
+    identity, mesh = _mesh_identity.identity(root / item.name), _scaled(body.mesh)
+    poses = view_cameras(identity, config)
+    pixels = mesh_rendering.render(mesh, poses, config.resolution, body.colors if body.has_colors else None)
+    names, surface = [f"{number:03d}" for number in range(config.views)], None
+    if config.surface_points is not None:
+        seed = _point_clouds.seed(f"surface {identity}")
+        surface = reading.colored_points(body, mesh, config.surface_points, seed=seed)
+    return _posed_views.example(item, mesh_rendering.on_white(pixels), poses, names, surface)
 
 
 def view_cameras(identity: str, config: Config) -> Float32[np.ndarray, "V 4 4"]:

@@ -285,6 +285,18 @@ class HasCameras(Protocol):
     box: tuple[tuple[float, float, float], tuple[float, float, float]]
     """The lowest and the highest corner of where scenes are, in world units."""
 
+    @property
+    def reads_views(self) -> bool:
+        """Whether a scene is encoded from a view, and not from points of its surface (the condition `SURFACE`)."""
+        ...
+
+    def color_error(
+        self, medium: Callable[[Tensor], tuple[Tensor, Tensor]], example: InputExample, *, chunk: int
+    ) -> dict[str, float]:
+        """The error of a scene that was encoded from surface points, by a name that implies the unit; `medium` has the
+        densities (P) and colors (P 3) at points (P 3) in the world."""
+        ...
+
     def size_in_file(self, size: Any, suffix: str, views: int | None, camera: Camera, level: float | None) -> Size:
         """The size of a sample in a file with that suffix, in lower case: a mesh, a turntable or one view.
 

@@ -1,6 +1,7 @@
 """Scenes in posed views: the coordinate is a camera ray, the value the color along it.
 
-A set of training is one view: the encoder reads a random view of a scene, the decoder is trained on another one. The
+A set of training is one view: the encoder reads a random view of a scene, the decoder is trained on another one (INRCT). With
+`surface_points` the encoder reads colored points of the scene's surface, in units of `extent` (DDMI). The
 origin of a ray is its coordinate, in world units; its direction has depth 1 along the camera's axis, so that near and far
 of a read-out are depths (INRCT, section 3.3 and appendix C.2).
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from inrflow_core.domains import _scene_surfaces
 from inrflow_core.domains._contract import (
     IMAGE_GALLERY,
     ArrayFiles,
@@ -34,7 +36,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Orbit, Surface, Window
 from inrflow_core.geometry import cameras, isosurface
 from inrflow_core.numerics import keyed_random
-from inrflow_core.sets import CAMERA, Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
+from inrflow_core.sets import CAMERA, SURFACE, Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
 from inrflow_core.visualization import image_grid, image_io
 
@@ -47,6 +49,8 @@ VIDEOS = (".gif", ".webp", ".mp4")
 TURNTABLE = 60
 """Views of a video by default."""
 SURFACE_RESOLUTION = 128
+VIEWS = "views"
+"""The condition of sets of surface points: the views that are stored with them, uint8 (V H W 3)."""
 FARTHEST = 1e6
 """The largest distance and extent, in world units: of larger ones single precision loses the scene."""
 
@@ -64,7 +68,11 @@ class Config:
     field_of_view: float = 51.98948897809546
     """Their field of view, in degrees; that of SRN: a focal length of 131.25 for 128 pixels."""
     extent: float = 0.5
-    """Half the side of the cube around the origin in which scenes are, in world units: that of meshes."""
+    """Half the side of the cube around the origin in which scenes are, in world units: that of meshes, and with
+    `surface_points` of the encoder's planes and of the renderer."""
+    surface_points: int | None = None
+    """Colored points of a scene's surface that the encoder reads, drawn again from the stored ones in each step; None: it reads
+    a view."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.resolution <= MOST_RESOLUTION:
@@ -72,12 +80,16 @@ class Config:
         for name in ("distance", "extent"):
             if not 0 < getattr(self, name) <= FARTHEST:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: above 0, at most {FARTHEST:g}")
+        if self.surface_points is not None and self.surface_points < 1:
+            raise ValueError(f"`surface_points` is {self.surface_points}: at least 1, or leave it out to encode views")
         if not -90 <= self.elevation <= 90:
             raise ValueError(f"`elevation` is {self.elevation}: from -90 to 90")
         if not 0 < self.field_of_view < 180:
             raise ValueError(f"`field_of_view` is {self.field_of_view}: between 0 and 180")
 
 
+Medium = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""The densities (P) and colors (P 3), in [0, 1], of one scene at points (P 3) in the world."""
 ViewSize = Orbit | tuple[int, int] | int | None
 """A turntable, the rows and columns of the condition's cameras or of the default camera; None is the training size."""
 
@@ -103,14 +115,22 @@ class Domain:
     METRICS_OF_SEVERAL = ()
     VIEW_DOMAIN = "image"
     CLOUD_DOMAIN = None
-    REQUIRED_CONDITIONS = (CAMERA,)
+    REQUIRED_CONDITIONS: tuple[str, ...] = (CAMERA,)
     MAKES_STRUCTURES = False
     GALLERY = IMAGE_GALLERY
     MEMORIZATION = None  # the cameras of drawn scenes are not those of any training scene
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.shape = SetSpec(3, 3, Rays(1, config.resolution, config.resolution))
+        rays = Rays(1, config.resolution, config.resolution, config.extent, config.surface_points)
+        self.shape = SetSpec(3, 3, rays)
+        if not self.reads_views:
+            self.REQUIRED_CONDITIONS = (CAMERA, SURFACE)
+
+    @property
+    def reads_views(self) -> bool:
+        """Whether the encoder reads a view, and not points of a scene's surface."""
+        return self.config.surface_points is None
 
     def queries(self, size: ViewSize = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The rays of all pixels, view by view and row by row.
@@ -127,7 +147,7 @@ class Domain:
         if min(rows, columns) < 1:
             raise UsageError(f"a view of {rows} x {columns} has no pixels", hint="both sides are at least 1")
         poses = self._cameras(size, condition)
-        origins, directions = cameras.depth_rays(_fitted(poses, rows, columns), rows, columns)
+        origins, directions = cameras.depth_rays(cameras.fitted(poses, rows, columns), rows, columns)
         keys = self._noise_keys(rows, columns).repeat(poses.shape[-3], 1).to(origins.device)
         return Queries(origins.flatten(-3, -2), keys, directions=directions.flatten(-3, -2))
 
@@ -151,7 +171,15 @@ class Domain:
 
         Views without cameras have the default one. Of scenes that differ in their number of views, `mask` is True at
         the pixels of real ones.
+
+        Where the encoder reads surface points, sets are these (B P 6), subsampled by the seed, with positions in units of
+        `extent`; their condition has the views as they are stored.
+
+        Raises:
+            UsageError: with `augment`, fewer points are stored than the preset needs.
         """
+        if not self.reads_views:
+            return self._surface_set(batch, seeds, conditions(labels, batch), augment=augment)
         views = torch.from_numpy(np.ascontiguousarray(batch.values)).float()
         count, num_views, rows, columns, _ = views.shape
         condition = conditions(labels, batch)
@@ -165,13 +193,17 @@ class Domain:
         queries = self.queries((rows, columns), condition=condition)
         return CoordValueSet(queries, views.div(127.5).sub(1).flatten(1, 3), seeds, condition, mask)
 
-    def rows_to_read(self, sizes: Int64[np.ndarray, " B"], seeds: Int64[Tensor, " B"]) -> Int64[np.ndarray, "B 2"]:
-        """The view of each scene that the encoder reads and the other one that the decoder is trained on, at random.
+    def rows_to_read(self, sizes: Int64[np.ndarray, " B"], seeds: Int64[Tensor, " B"]) -> Int64[np.ndarray, "B K"]:
+        """The view of each scene that the encoder reads and the other one that the decoder is trained on, at random; one view
+        where the encoder reads surface points.
 
         Raises:
-            UsageError: a scene has a single view.
+            UsageError: a scene has a single view, and two are needed.
         """
         counts = torch.from_numpy(np.asarray(sizes, dtype=np.int64))
+        if not self.reads_views:
+            number = keyed_random.uniform(seeds.cpu(), purpose="views")[:, 0]
+            return (number * counts).long()[:, None].numpy()
         if (counts < 2).any():
             raise UsageError("a scene has one view, and training needs two", hint="prepare the scenes again")
         numbers = keyed_random.uniform(seeds.cpu(), purpose="views", count=2)
@@ -180,7 +212,10 @@ class Domain:
         return torch.stack([support, (support + step) % counts], dim=1).numpy()
 
     def train_batch(self, sets: CoordValueSet) -> TrainBatch:
-        """The first of two views for the encoder, the second for the decoder; of more, two that the seeds choose."""
+        """The first of two views for the encoder, the second for the decoder; of more, two that the seeds choose. Of surface
+        points with a view, the points for the encoder and the view for the decoder."""
+        if not self.reads_views:
+            return self._surface_batch(sets)
         num_views = sets.condition[CAMERA].shape[1]
         if num_views == 2:
             return TrainBatch(self.select_view(sets, 0), self.select_view(sets, 1))
@@ -206,10 +241,11 @@ class Domain:
         return CoordValueSet(queries, select(sets.values), sets.seeds, condition)
 
     def dummy_batch(self, count: int) -> CoordValueSet:
-        """Two gray views of each scene, for planning."""
-        side = self.config.resolution
-        views = np.full((count, 2, side, side, 3), 127, dtype=np.uint8)
-        return self.to_set(batch_of(views), torch.zeros(count, dtype=torch.int64))
+        """Two gray views of each scene, or points at the origin with one, for planning."""
+        side, points = self.config.resolution, self.config.surface_points
+        views = np.full((count, 2 if points is None else 1, side, side, 3), 127, dtype=np.uint8)
+        surface = {} if points is None else {SURFACE: np.zeros((count, points, 6), dtype=np.float32)}
+        return self.to_set(batch_of(views, surface), torch.zeros(count, dtype=torch.int64))
 
     def config_for_size(self, num_pairs: int) -> Config:
         """Its settings: a training set is one view."""
@@ -315,11 +351,22 @@ class Domain:
 
     @staticmethod
     def accepts(path: Path) -> bool:
-        """Image files: one view, seen by the default camera."""
-        return image_io.is_image_name(path.name)
+        """Image files, a view seen by the default camera, and surfaces; `read_input` refuses those that a model does not read."""
+        return image_io.is_image_name(path.name) or _scene_surfaces.is_surface_name(path.name)
 
     def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
-        """The central square of an image at the training resolution, on white, as one view (1 R R 3)."""
+        """The central square of an image at the training resolution, on white, as one view (1 R R 3), or a colored surface.
+
+        Raises:
+            UsageError: the encoder reads the other kind of file, or see `_scene_surfaces.read`.
+        """
+        if _scene_surfaces.is_surface_name(path.name) == self.reads_views:
+            reads, hint = "colored points of a surface", "give a .ply cloud with colors or a mesh"
+            if self.reads_views:
+                reads, hint = "a view", "give an image"
+            raise UsageError(f"the model encodes scenes from {reads}, and `{path}` is none", hint=hint)
+        if not self.reads_views:
+            return _scene_surfaces.read(path, self.config.extent, self.config.resolution)
         image = image_io.center_crop(image_io.read_image(path, "RGB"), self.config.resolution)
         return InputExample(image[None].copy())
 
@@ -327,6 +374,10 @@ class Domain:
         """Peak signal-to-noise ratio in dB, peak 255: the mean over the views, as `image` has it of each."""
         views = (values.reshape(-1, *values.shape[-3:]) for values in (output, original))
         return {"psnr": float(psnr_of_each(*views).mean())}
+
+    def color_error(self, medium: Medium, example: InputExample, *, chunk: int) -> dict[str, float]:
+        """Peak signal-to-noise ratio in dB of a scene's colors at the surface points of an example."""
+        return _scene_surfaces.color_error(medium, example.condition[SURFACE], chunk)
 
     def render(self, outputs: np.ndarray) -> Any:
         """A row of views for each scene; single views in a grid."""
@@ -342,6 +393,31 @@ class Domain:
     def statistics(values: np.ndarray) -> Sequence[tuple[str, str, np.ndarray]]:
         """Brightness and contrast of the views of each scene."""
         return pixel_statistics(values, "a scene", "gray levels")
+
+    def _surface_set(
+        self, batch: Batch, seeds: Int64[Tensor, " B"], condition: dict[str, Tensor], *, augment: bool
+    ) -> CoordValueSet:
+        """Surface points of scenes for the encoder; beside them their views and cameras, if there are views."""
+        count, num_views = self.config.surface_points, batch.values.shape[1]
+        assert count is not None
+        surface = _scene_surfaces.subset(condition.pop(SURFACE).float(), count, seeds, must_have_all=augment)
+        if num_views:
+            condition[VIEWS] = torch.from_numpy(np.ascontiguousarray(batch.values))
+            condition.setdefault(CAMERA, self._default().expand(len(surface), num_views, 4, 4))
+        positions = surface[..., :3] / self.config.extent
+        queries = Queries(positions, torch.arange(surface.shape[1]))
+        return CoordValueSet(queries, torch.cat([positions, surface[..., 3:]], -1), seeds, condition)
+
+    def _surface_batch(self, sets: CoordValueSet) -> TrainBatch:
+        """Surface points for the encoder, and the pixels of the one view beside them for the decoder."""
+        views = sets.condition[VIEWS]
+        assert views.shape[1] == 1, "`rows_to_read` has one view of each scene"
+        condition = {name: value for name, value in sets.condition.items() if name != VIEWS}
+        condition[CAMERA] = condition[CAMERA][:, 0]
+        rows, columns = views.shape[2:4]
+        values = views[:, 0].float().div(127.5).sub(1).flatten(1, 2)
+        queries = self.queries((rows, columns), condition=condition)
+        return TrainBatch(replace(sets, condition=condition), CoordValueSet(queries, values, sets.seeds, condition))
 
     def _sides(self, size: ViewSize) -> tuple[int, int]:
         """Rows and columns of a size: one number is a square, None the training views."""
@@ -414,15 +490,3 @@ class Domain:
             for count in (rows, columns)
         ]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
-
-
-def _fitted(poses: Float32[Tensor, "*sets 4 4"], rows: int, columns: int) -> Float32[Tensor, "*sets 4 4"]:
-    """Cameras of square views for views of other sides: the shorter side shows what a square one shows."""
-    if rows == columns:
-        return poses
-    shorter, result = min(rows, columns), poses.clone()
-    for axis, count in enumerate((columns, rows)):
-        factor = shorter / count
-        result[..., 3, axis] = poses[..., 3, axis] * factor
-        result[..., 3, 2 + axis] = (poses[..., 3, 2 + axis] - 0.5) * factor + 0.5
-    return result

@@ -19,8 +19,8 @@ from inrflow_core.sample_files.collection import ShardCollection
 from inrflow_core.sampling import invert, labels, novel_views, provenance, support_cameras
 from inrflow_core.sampling.novel_views import ViewPlan, ViewSource
 
-ENCODED = "from one view"
-"""Appended to the name of a run: its scenes, each encoded from one view of the reference."""
+FROM_VIEW, FROM_SURFACE = "from one view", "from its surface"
+"""Appended to the name of a run: its scenes, each encoded from one view of the reference, or from points of its surface."""
 TRAIN = "train"
 """The split of the training scenes."""
 TIMED = 2
@@ -28,7 +28,8 @@ TIMED = 2
 
 
 def check(target: EvaluatedModel, work: SamplingWork) -> None:
-    """Raise UsageError for options that do not apply to scenes, or a reference that cannot be rendered; renders nothing."""
+    """Raise UsageError for options that do not apply to scenes, a reference that cannot be rendered, scenes of one view, or
+    scenes without the surfaces that the model encodes; renders nothing."""
     plan_samples(target, work)
     expected, scenes = target.domain.output_spec().shape[1:], posed_reference(work)
     if scenes.shape[1:] != expected:
@@ -37,7 +38,8 @@ def check(target: EvaluatedModel, work: SamplingWork) -> None:
             f"{scenes.shape[1]} x {scenes.shape[2]}",
             hint=f"prepare the reference with `--resolution {expected[0]}`",
         )
-    view_plans(work)  # which refuses scenes of one view
+    if any(plan.support is not None for plan in view_plans(work)) and not target.domain.reads_views:
+        scene_views.check_surfaces(scenes)
 
 
 def iter_scene_sets(target: EvaluatedModel, work: SamplingWork, model: Model) -> Iterator[results.EvaluatedSamples]:
@@ -48,11 +50,12 @@ def iter_scene_sets(target: EvaluatedModel, work: SamplingWork, model: Model) ->
     labels.resolve_labels(model, [work.sampling.seed], work.sampling.label)
     for plan in view_plans(work):
         is_drawn = plan.support is None
-        name = target.name if is_drawn else f"{target.name}, {ENCODED}"
+        encoded = FROM_VIEW if model.domain.reads_views else FROM_SURFACE
+        name = target.name if is_drawn else f"{target.name}, {encoded}"
         request = novel_views.request_of(plan, work.sampling.batch)
         options = work.sampling.options(model) if is_drawn else invert.inversion_options(model)
         origin = provenance.provenance(model, target.weights, request, options) | plan.to_json()
-        origin |= support_cameras.provenance(model) if is_drawn else {}
+        origin |= support_cameras.provenance(model) if is_drawn else {"encoded": encoded}
         path = work.folder / (f"{target.name}.h5" if is_drawn else f"{target.name}-encoded.h5")
         drawn_shards.complete_shard(
             path,

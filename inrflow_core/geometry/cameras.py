@@ -149,6 +149,18 @@ def pluecker(camera: Float32[np.ndarray, "4 4"], rows: int, columns: int) -> Flo
     return np.concatenate([directions, np.cross(origin, directions)], axis=1)
 
 
+def fitted(poses: Float32[Tensor, "*sets 4 4"], rows: int, columns: int) -> Float32[Tensor, "*sets 4 4"]:
+    """Cameras of square views for views of other sides: the shorter side shows what a square one shows."""
+    if rows == columns:
+        return poses
+    shorter, result = min(rows, columns), poses.clone()
+    for axis, count in enumerate((columns, rows)):
+        factor = shorter / count
+        result[..., 3, axis] = poses[..., 3, axis] * factor
+        result[..., 3, 2 + axis] = (poses[..., 3, 2 + axis] - 0.5) * factor + 0.5
+    return result
+
+
 def depth_rays(
     cameras: Float32[Tensor, "*cameras 4 4"], rows: int, columns: int
 ) -> tuple[Float32[Tensor, "*cameras {rows}*{columns} 3"], Float32[Tensor, "*cameras {rows}*{columns} 3"]]:

@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from PIL import Image
 
 from inrflow_core.errors import InrflowError, UnreadableItemError
+from inrflow_core.geometry import mesh, mesh_rendering
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.mesh_files import glb, obj, off, pieces, ply, stl
 from inrflow_core.mesh_files.pieces import Piece
@@ -91,6 +92,19 @@ def load(root: Path, name: str, *, with_colors: bool) -> Body:
     vertices = np.concatenate([piece.vertices for piece in found])
     faces = np.concatenate([piece.faces + start for piece, start in zip(found, starts, strict=True)])
     return Body(Mesh(vertices, faces), found)
+
+
+def colored_points(body: Body, scaled: Mesh, count: int, *, seed: int) -> Float32[np.ndarray, "N 6"]:
+    """`count` points uniform on a mesh, positions and RGB in [-1, 1]; the same gray as in renderings where there are no colors.
+
+    Args:
+        scaled: the mesh of `body`, perhaps moved and scaled, in the units of the points.
+    """
+    points = mesh.sample_surface(scaled, count, seed=seed)
+    colors = np.full(points.shape, mesh_rendering.PLAIN)
+    if body.has_colors:
+        colors = body.colors(*mesh.closest_faces(scaled, points))
+    return np.concatenate([points, colors / 127.5 - 1], axis=1).astype(np.float32)
 
 
 def _area(piece: Piece) -> float:

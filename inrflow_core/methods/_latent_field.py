@@ -14,7 +14,7 @@ from inrflow_core import fields, models
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.methods._flow_sampling import SamplingOptions
-from inrflow_core.networks._contract import ReadoutState
+from inrflow_core.networks._contract import RadianceReadout, ReadoutState
 from inrflow_core.numerics import noise_field, paths, solver
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
@@ -62,6 +62,24 @@ class LatentField:
         state = tuple(field[index : index + 1] for field in self.state)
         at = Queries(coordinates.to(self.seeds.device), torch.arange(len(coordinates), device=self.seeds.device))
         return self.model.readout.query(state, at)[0].float()
+
+    @torch.no_grad()
+    def density_and_color(
+        self, index: int, points: Float[Tensor, "P 3"]
+    ) -> tuple[Float[Tensor, " P"], Float[Tensor, "P 3"]]:
+        """Density and color (in [0, 1]) of one function at points in the world.
+
+        Raises:
+            UsageError: the functions are not radiance fields.
+        """
+        readout = self.model.readout
+        if not isinstance(readout, RadianceReadout):
+            raise UsageError("these functions have no density in space", hint="write another kind of file")
+        self._draw(None)
+        assert self.state is not None
+        state = tuple(field[index : index + 1] for field in self.state)
+        density, color = readout.density_and_color(state, points.to(self.seeds.device))
+        return density[0], color[0]
 
     @torch.no_grad()
     def cache_context(self, progress: Progress | None = None) -> LatentField:

@@ -70,12 +70,12 @@ def build_hypernetwork(config: Config, spec: SetSpec, tokens: TokenShape) -> Hyp
     match spec.layout:
         case Grid((rows, columns)):
             raster, channels = (rows, columns), spec.value_size
-        case Rays(1, rows, columns):
+        case Rays(1, rows, columns, surface_points=None):
             raster, channels = (rows, columns), spec.value_size + RAY_CHANNELS
         case _:
             raise UsageError(
                 f"the hyper-network reads images or one posed view, and these sets are {spec.layout}",
-                hint="take the domain `image` or `radiance`",
+                hint="take the domain `image`, or `radiance` without `surface_points`",
             )
     if rows % config.patch or columns % config.patch:
         raise UsageError(

@@ -15,24 +15,21 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from inrflow_core.errors import UsageError
 from inrflow_core.geometry import volume_rendering
 from inrflow_core.layers.activations import to_fp32
 from inrflow_core.layers.embeddings import geometric
 from inrflow_core.networks._contract import PlainFunction, ReadoutState, TokenShape
-from inrflow_core.numerics import keyed_random
+from inrflow_core.networks._ray_rendering import RaySettings, render
 from inrflow_core.sets import Queries, Rays, SetSpec
 
 NORM_EPSILON = 1e-5
-MOST_SAMPLES = 16_384
-"""Points of a ray; 128 are usual."""
-COUNTS = ("groups", "width", "token_width", "num_frequencies", "chunk_points")
+COUNTS = ("groups", "width", "token_width", "num_frequencies")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RaySettings):
     """Sizes of the field, and how its rays are rendered."""
 
     groups: int = 64
@@ -51,28 +48,16 @@ class Config:
     """Depth along the optical axis at which rays start, in world units."""
     far: float = 1.8
     """Depth at which they end."""
-    samples: int = 64
-    """Points of a ray in training, at random depths."""
-    eval_samples: int = 128
-    """Points of a ray where nothing is random."""
     density: Literal["relu", "softplus"] = "relu"
     """How the MLP's output becomes a density. With `relu` a field that is empty everywhere has no gradient."""
-    chunk_points: int = 1 << 18
-    """Points that are evaluated at once, over all sets: 256 MiB for a hidden layer of width 256. The values do not depend
-    on it, but for rounding."""
-    checkpoint_activations: bool = False
-    """Recompute the activations of each chunk of rays in the backward pass instead of saving them."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: at least 1")
-        for name in ("depth", "samples", "eval_samples"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"`{name}` is {getattr(self, name)}: at least 2")
-        for name in ("samples", "eval_samples"):
-            if getattr(self, name) > MOST_SAMPLES:
-                raise ValueError(f"`{name}` is {getattr(self, name):,}: at most {MOST_SAMPLES:,}")
+        if self.depth < 2:
+            raise ValueError(f"`depth` is {self.depth}: at least 2")
         if not 1 <= self.max_frequency <= 65536:
             raise ValueError(f"`max_frequency` is {self.max_frequency}: from 1 to 65,536")
         if not 0 <= self.near < self.far < math.inf:
@@ -154,27 +139,14 @@ class RadianceMlp(nn.Module):
         self, state: ReadoutState, queries: Queries, *, seeds: Int64[Tensor, " B"] | None = None
     ) -> volume_rendering.Rendered:
         """The colors of rays as `query`, their expected depths and opacities."""
-        assert queries.coordinates is not None and queries.directions is not None, "rays have an origin and a direction"
-        sets, samples = state[0].shape[0], self.config.eval_samples if seeds is None else self.config.samples
-        origins, directions = (
-            to_fp32(vectors).expand(sets, -1, -1) for vectors in (queries.coordinates, queries.directions)
+        return render(
+            self.config,
+            lambda points, _: self.density_and_color(state, points),
+            lambda *_: (self.config.near, self.config.far),
+            queries,
+            state,
+            seeds,
         )
-        jitter = self._jitter(origins, samples, seeds)
-        if (
-            torch.compiler.is_exporting()
-        ):  # a graph takes any number of rays at once: whoever runs it chooses the chunks
-            return self._render(state, origins, directions, jitter)
-        is_recomputed = self.config.checkpoint_activations and torch.is_grad_enabled()
-        chunks: list[volume_rendering.Rendered] = []
-        rays = max(1, self.config.chunk_points // (sets * samples))
-        for start in range(0, max(1, origins.shape[1]), rays):
-            inputs = [one[:, start : start + rays] for one in (origins, directions, jitter)]
-            if is_recomputed:
-                chunk = checkpoint(self._render, state, *inputs, use_reentrant=False, preserve_rng_state=False)
-            else:
-                chunk = self._render(state, *inputs)
-            chunks.append(chunk)
-        return volume_rendering.Rendered(*(torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)))
 
     def plain_function(self, state: ReadoutState, scale: float) -> PlainFunction:
         """The MLP from a point's features to color and density: weights (inputs, outputs) and biases."""
@@ -198,29 +170,6 @@ class RadianceMlp(nn.Module):
             raw = x[..., 3]
             density = functional.relu(raw) if self.config.density == "relu" else functional.softplus(raw)
             return density, x[..., :3].sigmoid()
-
-    def _jitter(
-        self, origins: Float[Tensor, "B M 3"], samples: int, seeds: Int64[Tensor, " B"] | None
-    ) -> Float[Tensor, "B M {samples}"]:
-        sets, rays, _ = origins.shape
-        if seeds is None:
-            return origins.new_zeros(()).expand(sets, rays, samples)
-        drawn = keyed_random.uniform(seeds, purpose="depths", count=rays * samples)
-        return drawn.to(origins.dtype).reshape(sets, rays, samples)
-
-    def _render(
-        self,
-        state: ReadoutState,
-        origins: Float[Tensor, "B M 3"],
-        directions: Float[Tensor, "B M 3"],
-        jitter: Float[Tensor, "B M S"],
-    ) -> volume_rendering.Rendered:
-        """A chunk of rays."""
-        with torch.autocast(origins.device.type, enabled=False):
-            at = volume_rendering.depths(self.config.near, self.config.far, jitter)
-            points = volume_rendering.points_on_rays(origins, directions, at)
-            density, color = self.density_and_color(state, points.flatten(1, 2))
-            return volume_rendering.composite(density.reshape(at.shape), color.reshape(points.shape), at, directions)
 
 
 class GeneratedLinear(nn.Module):

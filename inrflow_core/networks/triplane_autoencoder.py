@@ -1,5 +1,7 @@
 """An autoencoder between points on a surface and basis fields on three planes of space (DDMI, sections 3.2 and 4).
 
+The points of scenes have a color beside their position.
+
 A point encoder spreads features of the points on the planes xy, yz and xz; encoder and decoder are those of images, shared by
 the planes, with an exchange between these. Source of the point encoder: the local pooling of Convolutional Occupancy Networks
 (Peng et al. 2020, arXiv:2003.04618).
@@ -19,7 +21,7 @@ from inrflow_core.layers.convolution import MlpBlock
 from inrflow_core.networks._contract import ReadoutState
 from inrflow_core.networks._plane_networks import Decoder, Encoder, PlaneSizes
 from inrflow_core.networks._planes import SPACE, Canvas, Planes
-from inrflow_core.sets import Grid, Points, SetSpec
+from inrflow_core.sets import Grid, Points, Rays, SetSpec
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,21 @@ def build_autoencoder(config: Config, spec: SetSpec) -> TriplaneAutoencoder:
     Raises:
         UsageError: the sets are others.
     """
-    if not (isinstance(spec.layout, Points) and spec.layout.has_coordinates and spec.coordinate_size == 3):
-        raise UsageError(
-            f"`triplane-autoencoder` reads points of shapes, and these sets are {spec.layout}",
-            hint='take `name = "shape"` in [domain], or `plane-autoencoder` for images',
-        )
-    return TriplaneAutoencoder(config)
+    match spec.layout:
+        case Points(has_coordinates=True) if spec.coordinate_size == 3:
+            return TriplaneAutoencoder(config, point_size=3)
+        case Rays(surface_points=int()):
+            return TriplaneAutoencoder(config, point_size=6)
+    raise UsageError(
+        f"`triplane-autoencoder` reads points of shapes or of the surfaces of scenes, and these sets are {spec.layout}",
+        hint='take `name = "shape"` in [domain], or "radiance" with `surface_points`, or `plane-autoencoder` for images',
+    )
 
 
 class TriplaneAutoencoder(nn.Module):
     """Point encoder, and encoder and decoder of three planes."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, point_size: int) -> None:
         super().__init__()
         self.config = config
         self.side = config.resolution // config.factor
@@ -87,12 +92,15 @@ class TriplaneAutoencoder(nn.Module):
             )
         else:
             self.latent_spec = SetSpec(2, count * config.latent_channels, Grid((self.side, self.side)))
-        self.points = PointEncoder(config, SPACE)
+        self.points = PointEncoder(config, SPACE, point_size)
         self.encoder = Encoder(config, config.point_channels, SPACE, config.exchange)
         self.decoder = Decoder(config, SPACE, config.exchange)
 
     def encode(self, values: Float[Tensor, "B N C"]) -> tuple[Float[Tensor, "B K E"], Float[Tensor, "B K E"]]:
-        """Mean and standard deviation of the latents of surfaces whose points are at `values`, in any order."""
+        """Mean and standard deviation of the latents of surfaces whose points are at `values`, in any order.
+
+        The first three numbers are in [-1, 1]; of scenes the color follows.
+        """
         mean, std = self.encoder(self.points(values))
         return self._cells(mean), self._cells(std)
 
@@ -112,17 +120,17 @@ class TriplaneAutoencoder(nn.Module):
 class PointEncoder(nn.Module):
     """Features of points, and their average in each cell of each plane; those of empty cells are 0."""
 
-    def __init__(self, config: Config, planes: Planes) -> None:
+    def __init__(self, config: Config, planes: Planes, point_size: int) -> None:
         super().__init__()
         self.planes, self.side = planes, config.resolution
         width = config.point_width
-        self.first = nn.Linear(3, 2 * width)
+        self.first = nn.Linear(point_size, 2 * width)
         self.blocks = nn.ModuleList(MlpBlock(2 * width, width, is_zero=False) for _ in range(config.point_depth))
         self.last = nn.Linear(width, config.point_channels)
 
-    def forward(self, points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B P F H W"]:
-        """Planes of features of points with coordinates in [-1, 1]."""
-        cells = self.planes.cells(points.float(), self.side)
+    def forward(self, points: Float[Tensor, "B N C"]) -> Float[Tensor, "B P F H W"]:
+        """Planes of features of points, whose first three numbers are coordinates in [-1, 1]."""
+        cells = self.planes.cells(points[..., :3].float(), self.side)
         x = self.blocks[0](self.first(points))
         for block in self.blocks[1:]:
             x = block(torch.cat([x, self._pooled(x, cells)], -1))

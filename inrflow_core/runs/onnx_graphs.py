@@ -13,8 +13,8 @@ without noise, samples are written from t_max times noise at `t_max`: these leve
 
 Latent diffusion has two. `denoiser` maps noisy `latents` (B, K, E), cell by cell, at their times `t` (B), with `labels` (B) where the
 model has classes, to their `velocity`; on the path `scaled-linear` it also takes `sigma` (B), the weight of the noise at t, and answers
-with the `noise`. `decoder` maps latents without noise and `coordinates` (M, D) to `values` (B, M, C), with `cell_sizes` (B) where the
-read-out has them. The path is in the file's metadata.
+with the `noise`. `decoder` maps latents without noise and `coordinates` (M, D), or of scenes the `origins` and `directions` of any
+rays (B, M, 3), to `values` (B, M, C), with `cell_sizes` (B) where the read-out has them. The path is in the file's metadata.
 """
 
 from __future__ import annotations
@@ -203,6 +203,21 @@ class LatentDecoder(nn.Module):
         return self.method.readout.query(self.method.autoencoder.decode(self.method.unscaled(latents)), queries)
 
 
+class LatentRenderer(nn.Module):
+    """The decoder and the read-out of scenes, from the denoiser's latents to the colors of rays."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.method = model.method
+
+    def forward(
+        self, latents: Float[Tensor, "B K E"], origins: Float[Tensor, "B M 3"], directions: Float[Tensor, "B M 3"]
+    ) -> Float[Tensor, "B M 3"]:
+        """The colors, in [-1, 1]."""
+        queries = Queries(origins, torch.arange(origins.shape[1]), directions=directions)
+        return self.method.readout.query(self.method.autoencoder.decode(self.method.unscaled(latents)), queries)
+
+
 def example(model: Model, batch: int, count: int) -> dict[str, Tensor]:
     """Inputs of an evaluation: noise as values, times and classes spread out, queries anywhere."""
     shape = model.domain.shape
@@ -249,8 +264,7 @@ def _readout_graph(model: Model) -> Graph:
         tokens = noise_field.normal(torch.arange(batch), torch.arange(num_tokens), purpose="tokens", channels=width)
         if not has_rays:
             return {"tokens": tokens, "coordinates": _diagonal(count, shape.coordinate_size)}
-        rows = torch.arange(count) % shape.num_queries
-        return {"tokens": tokens} | {name: rays[:, rows] for name, rays in _rays(model, batch).items()}
+        return {"tokens": tokens} | _some_rays(model, batch, count)
 
     queries = dict.fromkeys(("origins", "directions"), {0: SETS, 1: QUERIES})
     axes: dict[str, dict[int, str]] = {"tokens": {0: SETS}, "coordinates": {0: QUERIES}, **queries}
@@ -276,9 +290,11 @@ def _denoiser_graph(model: Model) -> Graph:
 
 
 def _decoder_graph(model: Model) -> Graph:
-    method = model.method
+    method, has_rays = model.method, isinstance(model.domain.shape.layout, Rays)
 
     def inputs(batch: int, count: int) -> dict[str, Tensor]:
+        if has_rays:
+            return {"latents": _latents(model, batch)} | _some_rays(model, batch, count)
         at = _diagonal(count, model.domain.shape.coordinate_size)
         values = {"latents": _latents(model, batch), "coordinates": at}
         if method.readout.config.reads_cell_size:
@@ -286,7 +302,9 @@ def _decoder_graph(model: Model) -> Graph:
         return values
 
     axes: dict[str, dict[int, str]] = {"latents": {0: SETS}, "coordinates": {0: QUERIES}, "cell_sizes": {0: SETS}}
-    return Graph("decoder", LatentDecoder(model), "values", axes, inputs, _path_of(model))
+    axes |= dict.fromkeys(("origins", "directions"), {0: SETS, 1: QUERIES})
+    module = LatentRenderer(model) if has_rays else LatentDecoder(model)
+    return Graph("decoder", module, "values", axes, inputs, _path_of(model))
 
 
 def _path_of(model: Model) -> dict[str, str]:
@@ -316,3 +334,9 @@ def _rays(model: Model, batch: int) -> dict[str, Float[Tensor, "B N 3"]]:
     queries = model.domain.queries()
     rays = {"origins": queries.coordinates, "directions": queries.directions}
     return {name: vectors.expand(batch, -1, -1).contiguous() for name, vectors in rays.items()}
+
+
+def _some_rays(model: Model, batch: int, count: int) -> dict[str, Float[Tensor, "B M 3"]]:
+    """`count` rays of the default camera, repeated where it has fewer."""
+    rows = torch.arange(count) % model.domain.shape.num_queries
+    return {name: rays[:, rows] for name, rays in _rays(model, batch).items()}

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64, UInt8
 from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import UsageError
 from inrflow_core.sample_files.collection import ArrayCollection, SampleCollection, ShardCollection
-from inrflow_core.sets import CAMERA
+from inrflow_core.sets import CAMERA, SURFACE
 from inrflow_core.shards.batch import ConditionSelection
 
 BLOCK = 256
@@ -56,6 +56,24 @@ def check_posed(items: SampleCollection) -> ShardCollection:
         raise UsageError(
             f"{items.display_name} has no cameras of its views",
             hint="give shards of `inrflow prepare srn-cars` or `inrflow prepare views`",
+        )
+    return items
+
+
+def read_surface(items: SampleCollection, scene: int) -> Float32[np.ndarray, "P 6"]:
+    """The surface points of a scene, positions and RGB in [-1, 1]; raises UsageError as `check_surfaces`."""
+    shards = check_surfaces(items)
+    rows, only = shards.index_in_source([scene]), ConditionSelection((SURFACE,))
+    batch = shards.shards.read(shards.shard_split, rows, with_values=False, conditions=only)
+    return batch.condition[SURFACE][0]
+
+
+def check_surfaces(items: SampleCollection) -> ShardCollection:
+    """The scenes; raises UsageError unless they are shards with surface points of every scene."""
+    if not isinstance(items, ShardCollection) or SURFACE not in items.conditions:
+        raise UsageError(
+            f"{items.display_name} has no points of the surfaces that the model encodes",
+            hint="give shards of `inrflow prepare points2nerf`, or of `inrflow prepare views --set surface_points=2048`",
         )
     return items
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from inrflow_core.domains._contract import HasFrames, HasSurfaces, InputExample, batch_of, domain_classes
+from inrflow_core.domains._contract import HasCameras, HasFrames, HasSurfaces, InputExample, batch_of, domain_classes
 from inrflow_core.errors import MissingError, UsageError
-from inrflow_core.fields import Camera, Field, PointwiseField
+from inrflow_core.fields import Camera, DensityField, Field, PointwiseField
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
@@ -60,6 +60,8 @@ def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputE
         return domain.read_input(path, normalization)
     if not domain.HAS_CAMERAS:
         raise UsageError(f"`--camera` does not apply: the model samples {domain.NOUN}", hint="leave it out")
+    if not domain.reads_views:
+        raise UsageError("`--camera` does not apply: the model encodes surfaces, and no views", hint="leave it out")
     return replace(domain.read_input(path, normalization), condition=domain.camera_condition(camera))
 
 
@@ -144,10 +146,13 @@ def reconstruction_error(model: Model, example: InputExample, field: Field, chun
     """The error of an inverted file's field at the training positions.
 
     `psnr` in dB for images (peak 255), `chamfer` for clouds: mean squared nearest distances both ways, summed, in
-    the normalization of the training data. Of shapes see `Domain.reconstruction_error`.
+    the normalization of the training data. Of shapes see `Domain.reconstruction_error`, of surfaces `color_error`.
     """
     if isinstance(model.domain, HasSurfaces) and isinstance(field, PointwiseField):
         return model.domain.reconstruction_error(partial(field.values_at, 0), example, chunk=chunk)
+    if isinstance(model.domain, HasCameras) and not model.domain.reads_views:
+        assert isinstance(field, DensityField)
+        return model.domain.color_error(partial(field.density_and_color, 0), example, chunk=chunk)
     sets = model.domain.to_set(_batch(example), torch.zeros(1, dtype=torch.int64))
     values = field.query(sets.queries.to(field.seeds.device), chunk=chunk)
     return model.domain.compare(model.domain.decode_values(values)[0], example.values)

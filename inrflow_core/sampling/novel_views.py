@@ -1,4 +1,4 @@
-"""Render scenes as the views of a reference show them: scenes encoded from one view each, or drawn from noise.
+"""Render scenes as the views of a reference show them: scenes encoded from one view or their surface, or drawn from noise.
 
 A `ViewPlan` fixes scene, view and seed of every rendered view before rendering starts: any process can then render any part
 at any time. Each view is rendered alone, from a function that is written alone: its bytes do not depend on the others.
@@ -26,7 +26,7 @@ from inrflow_core.sample_files.subsets import evenly_spaced
 from inrflow_core.sampling import invert, sample
 from inrflow_core.sampling.request import SampleRequest
 from inrflow_core.sampling.write_samples import SampleSource
-from inrflow_core.sets import CAMERA
+from inrflow_core.sets import CAMERA, SURFACE
 
 BATCH = 32
 """Views in a piece of a shard of samples: a kill loses at most one piece of each process."""
@@ -44,7 +44,8 @@ class ViewPlan:
     seeds: Int64[np.ndarray, " N"]
     """Of each view's scene."""
     support: Int64[np.ndarray, " N"] | None = None
-    """The view that each scene is encoded from; None for scenes that are drawn from noise by their seeds."""
+    """The view that each scene is encoded from, or that is left out where it is encoded from its surface; None for scenes that
+    are drawn from noise by their seeds."""
 
     def __len__(self) -> int:
         """Number of views."""
@@ -169,6 +170,10 @@ def _function(
     seeds = plan.seeds[row : row + 1]
     if plan.support is None:
         return sample.sample_fields(model, seeds.tolist(), None, options)
+    if not model.domain.reads_views:
+        surface = scene_views.read_surface(plan.reference, int(plan.scenes[row]))
+        nothing = np.empty((0, *plan.reference.shape[1:]), dtype=np.uint8)
+        return invert.invert(model, InputExample(nothing, condition={SURFACE: surface}))
     support = plan.support[row : row + 1]
     view = scene_views.read_views(plan.reference, plan.scenes[row : row + 1], support)
     example = InputExample(view, condition={CAMERA: poses[support]})

@@ -25,6 +25,7 @@ ERRORS = {
     "chamfer": "Chamfer distance {:.2e} at the training's positions",
     "chamfer_l1": "Chamfer-L1 {:.4f} tenths of its longest side",
     "iou": "IoU {:.3f}",
+    "color_psnr": "{:.1f} dB in the colors of its points",
 }
 """Errors of reconstructions in words, by their names in the domain."""
 

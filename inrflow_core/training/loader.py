@@ -116,11 +116,11 @@ class Loader:
         return conditions(self._labels(read.labels), read)
 
     def support_cameras(self) -> list[list[float]] | None:
-        """Cameras of `NUM_CAMERAS` random views of examples that are evenly spaced; None for sets without cameras.
+        """Cameras of `NUM_CAMERAS` random views of examples that are evenly spaced; None unless the encoder reads views.
 
         Each is 16 numbers, row by row, which are exact in float32.
         """
-        if not self.domain.HAS_CAMERAS:
+        if not (self.domain.HAS_CAMERAS and self.domain.reads_views):
             return None
         examples = np.linspace(0, len(self) - 1, NUM_CAMERAS).round().astype(np.int64)
         seeds = keyed_random.derive_seeds(self.seed, 0, torch.arange(NUM_CAMERAS))

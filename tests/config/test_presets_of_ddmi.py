@@ -31,6 +31,10 @@ EPOCHS = {
     "celebahq256-ddmi": (30_000, 200, 100),
 }
 """Images, and the batches of both stages: devices (4) x images x accumulated batches."""
+SCENES = ["srncars-ddmi", "srncars-ddmi-lean"]
+SCENE = {"autoencoder": 124_067_296 + 2_309_152, "readout": 554_116, "denoiser": 678_673_600 + 192}
+"""As counted in the release: of the autoencoder with its point encoder, the read-out, and the denoiser with a logit for each of
+192 channels."""
 SMALL = [
     *("network.autoencoder.width=16", "network.autoencoder.latent_channels=4", "network.denoiser.width=16"),
     *("network.readout.width=16", "network.denoiser.head_width=16"),
@@ -159,6 +163,46 @@ def test_the_lean_preset_of_videos_has_an_eighth_of_the_weights_and_an_ordinary_
 def test_presets_of_videos_build_and_have_a_loss_in_each_stage(name: str):
     torch.manual_seed(0)
     model = models.build(load(name, SMALL_CLIPS))
+    batch = model.domain.train_batch(replace(model.domain.dummy_batch(2), seeds=torch.tensor([3, 4])))
+    first = model.method.loss(batch, StepState("autoencoder", 8, 9))
+    spec = model.method.autoencoder.latent_spec
+    mean = torch.randn(2, spec.num_queries, spec.value_size)
+    stored = replace(batch, context=batch.context.with_values(torch.cat([mean, torch.full_like(mean, -30.0)], -1)))
+    second = model.method.loss(stored, StepState("diffusion", 8, 9))
+    for loss in (first, second):
+        assert loss.shape == (2,) and loss.isfinite().all() and (loss > 0).all()
+
+
+def test_the_preset_of_scenes_has_the_parameters_and_the_objective_of_the_release():
+    preset = load("srncars-ddmi")
+    with torch.device("meta"):
+        method = models.build(preset).method
+    counts = {
+        part: sum(weight.numel() for weight in network.parameters()) for part, network in method.networks().items()
+    }
+    assert counts == SCENE
+    config, sampler = preset.method.config, preset.sampler
+    assert (config.path, config.time, config.standardize) == ("scaled-linear", "steps", False)
+    assert sampler is not None and (sampler.name, sampler.config.steps) == ("ddim", 200)
+    latents = method.autoencoder.latent_spec
+    values = 3 * config.num_queries
+    assert latents.num_queries * latents.value_size == 49_152
+    # 20 x the sum of errors in [0, 1] is 10 x that in [-1, 1]; 0.05 x the sum of the divergence.
+    assert config.kl == pytest.approx(0.05 / 10 * 49_152 / values, rel=2e-3)
+    scenes, settings = 2811, preset.training.config
+    autoencoder, diffusion = settings.for_stage("autoencoder"), settings.for_stage("diffusion")
+    assert (autoencoder.batch, autoencoder.steps) == (40, math.floor(4000 * scenes / 40))
+    assert (diffusion.batch, diffusion.steps) == (640, math.floor(3000 * scenes / 640))
+    assert (autoencoder.learning_rate, diffusion.learning_rate) == (5e-5, 1e-4)
+    assert autoencoder.final_rate * autoencoder.learning_rate == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_every_preset_of_scenes_builds_and_has_a_loss_in_each_stage(name: str):
+    torch.manual_seed(0)
+    rays = ["method.num_queries=6", "network.readout.samples=4", "network.autoencoder.resolution=32"]
+    points = ["domain.surface_points=20", "network.autoencoder.point_width=16", "domain.resolution=8"]
+    model = models.build(load(name, [*SMALL, *rays, *points]))
     batch = model.domain.train_batch(replace(model.domain.dummy_batch(2), seeds=torch.tensor([3, 4])))
     first = model.method.loss(batch, StepState("autoencoder", 8, 9))
     spec = model.method.autoencoder.latent_spec

@@ -84,6 +84,21 @@ def test_equal_meshes_have_equal_views_under_any_name_and_others_have_their_own(
     assert np.abs(other.variable_length["camera"] - same.variable_length["camera"]).max() > 0.1
 
 
+def test_points_of_the_surface_are_on_the_object_with_its_colors_and_change_no_view(source: Path):
+    example, plain = read(source, surface_points=500), read(source)
+    np.testing.assert_array_equal(example.values, plain.values)
+    assert not plain.condition
+    surface = example.condition["surface"]
+    assert surface.shape == (500, 6) and surface.dtype == np.float32
+    np.testing.assert_allclose(surface[:, 3:], np.tile([1, -1, -1], (500, 1)), atol=1e-6)
+    assert np.ptp(surface[:, 0]) > 0.7 and np.linalg.norm(surface[:, :3], axis=1).max() <= 0.5 + 1e-6
+    for image, camera in zip(example.values, example.variable_length["camera"], strict=True):
+        column, row = (cameras.project(camera, surface[:, :3])[0] * 48).astype(int).T
+        assert (image[row, column] != 255).any(-1).mean() > 0.97
+    (source / "gray.obj").write_text(WEDGE.replace("usemtl red", ""))
+    np.testing.assert_allclose(read(source, "gray.obj", surface_points=9).condition["surface"][:, 3:], 190 / 127.5 - 1)
+
+
 def test_shares_of_the_meshes_are_held_out_by_content(source: Path):
     for number in range(300):
         (source / f"{number}.obj").write_text(f"{WEDGE}# {number}\n")
@@ -111,6 +126,7 @@ def test_bad_meshes_are_skipped_with_their_reason(source: Path, tmp_path: Path):
     ("settings", "message"),
     [
         ({"views": 1}, "`views` is 1: at least 2"),
+        ({"surface_points": 0}, "`surface_points` is 0: at least 1"),
         ({"distance": 0.4}, "`distance` is 0.4: above 0.5"),
         ({"val": 0.6, "test": 0.4}, "together below 1"),
         ({"field_of_view": 180.0}, "between 0 and 180"),

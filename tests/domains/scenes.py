@@ -19,8 +19,14 @@ def write(folder: Path, scenes: Sequence[Scene], splits: Sequence[str] = ("train
     return write_splits(folder, dict.fromkeys(splits, scenes))
 
 
-def write_splits(folder: Path, splits: Mapping[str, Sequence[Scene]], *, has_cameras: bool = True) -> Path:
-    """Each split has its own scenes, `SPLIT-0`, `SPLIT-1` and so on."""
+def write_splits(
+    folder: Path,
+    splits: Mapping[str, Sequence[Scene]],
+    *,
+    has_cameras: bool = True,
+    surfaces: Mapping[str, np.ndarray] | None = None,
+) -> Path:
+    """Each split has its own scenes, `SPLIT-0`, `SPLIT-1` and so on; `surfaces` are points (S P 6) of those of each split."""
     folder.mkdir(parents=True, exist_ok=True)
     written, shape = {}, (1, 1, 3)
     for split, scenes in splits.items():
@@ -30,6 +36,7 @@ def write_splits(folder: Path, splits: Mapping[str, Sequence[Scene]], *, has_cam
             np.full(len(scenes), -1),
             names=[f"{split}-{number}" for number in range(len(scenes))],
             offsets=np.cumsum([0, *(len(views) for views, _ in scenes)]),
+            condition={} if surfaces is None else {"surface": surfaces[split]},
             ragged={"camera": cameras} if has_cameras else {},
         )
         header = schema.Header("radiance", "small", split, {}, (), {})

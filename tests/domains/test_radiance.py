@@ -176,7 +176,7 @@ def test_several_scenes_are_shown_as_rows_of_views():
 
 def test_an_image_file_is_one_view_of_the_default_camera(tmp_path: Path):
     Image.new("RGBA", (12, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert radiance.Domain.accepts(tmp_path / "clear.png") and not radiance.Domain.accepts(tmp_path / "a.ply")
+    assert radiance.Domain.accepts(tmp_path / "clear.png") and not radiance.Domain.accepts(tmp_path / "a.cif")
     example = domain().read_input(tmp_path / "clear.png", {})
     assert example.values.shape == (1, SIDE, SIDE, 3) and (example.values == 255).all()  # transparent is white
     sets = domain().to_set(batch_of(example.values[None]), torch.zeros(1, dtype=torch.int64))

@@ -110,3 +110,40 @@ def test_vertices_of_a_body_project_into_its_rendered_silhouette(azimuth: float,
     outline = cameras.project(camera, vertices * 1.15)[0] * side
     assert outline[:, 1].min() - 1 < rows.min() and rows.max() < outline[:, 1].max() + 1
     assert outline[:, 0].min() - 1 < columns.min() and columns.max() < outline[:, 0].max() + 1
+
+
+def test_rays_are_in_the_cube_between_the_depths_at_which_they_enter_and_leave_it() -> None:
+    generator = torch.Generator().manual_seed(4)
+    origins, directions = torch.randn(1, 400, 3, generator=generator), torch.randn(1, 400, 3, generator=generator)
+    near, far = volume_rendering.depths_in_cube(origins, directions, 0.5)
+    is_hit = (far > near)[..., 0]
+    assert 40 < is_hit.sum() < 360 and (near >= 0).all() and (far[~is_hit] == 0).all()
+    for share in (0.01, 0.5, 0.99):
+        points = volume_rendering.points_on_rays(origins, directions, near + share * (far - near))[:, :, 0]
+        assert (points[is_hit].abs() <= 0.5 + 1e-5).all()
+    for at in (far + 0.01, (near - 0.01).clamp(min=0)):
+        points = volume_rendering.points_on_rays(origins, directions, at)[:, :, 0]
+        is_start = (at < near)[..., 0] | (at > far)[..., 0]
+        assert (points[is_hit & is_start].abs().amax(-1) > 0.5 - 1e-5).all()
+    missed = volume_rendering.points_on_rays(origins, directions, torch.linspace(0, 20, 4000).expand(1, 400, -1))
+    assert (missed[~is_hit].abs().amax(-1) > 0.5 - 1e-2).all()
+
+
+def test_rays_along_an_axis_hit_the_cube_where_they_should() -> None:
+    origins = torch.tensor([[[0.1, 0.2, -2.0], [0.1, 0.7, -2.0], [0.0, 0.0, 0.0]]])
+    near, far = volume_rendering.depths_in_cube(origins, torch.tensor([[0.0, 0.0, 1.0]]).expand(1, 3, 3), 0.5)
+    torch.testing.assert_close(near[..., 0], torch.tensor([[1.5, 0, 0]]))
+    torch.testing.assert_close(far[..., 0], torch.tensor([[2.5, 0, 0.5]]))
+
+
+def test_depths_of_absorption_follow_the_absorption() -> None:
+    """Of evenly spaced shares, as many lie in each interval as its ends absorb in the mean, evenly."""
+    at, weights = torch.tensor([[[0.0, 1.0, 3.0, 4.0]]]), torch.tensor([[[0.2, 0.4, 0.8, 0.0]]])
+    u = (torch.arange(1000) + 0.5)[None, None] / 1000
+    found = volume_rendering.depths_of_absorption(at, weights, u)[0, 0]
+    assert (found.diff() >= 0).all() and found.min() >= 0 and found.max() <= 4
+    counts = [int(((found >= low) & (found < high)).sum()) for low, high in ((0, 1), (1, 3), (3, 4.1))]
+    assert all(abs(count - expected) <= 2 for count, expected in zip(counts, (231, 461, 308), strict=True))
+    torch.testing.assert_close(found[(found >= 1) & (found < 3)].mean(), torch.tensor(2.0), atol=0.01, rtol=0)
+    even = volume_rendering.depths_of_absorption(at, torch.zeros_like(weights), u)[0, 0]
+    assert abs(int((even < 1).sum()) - 333) <= 1

@@ -87,7 +87,7 @@ def test_fields_that_vary_along_one_axis_of_space_make_a_function_that_does(axis
 
 
 def test_the_features_of_a_point_are_read_where_the_point_is():
-    encoder = PointEncoder(config(), SPACE)
+    encoder = PointEncoder(config(), SPACE, 3)
     point = torch.tensor([[[0.4, -0.9, 0.7]]])
     canvas = SPACE.join(encoder(point))
     # The eight cells of a side share [-1, 1]: these are the centers of the point's own.

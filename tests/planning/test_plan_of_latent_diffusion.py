@@ -66,6 +66,22 @@ def test_planned_operations_of_a_stage_are_those_that_torch_counts_in_a_real_ste
     assert sum(planned.executed.values()) == pytest.approx(counted + backward.get_total_flops(), rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["autoencoder", "diffusion"])
+def test_planned_operations_of_scenes_are_those_that_torch_counts_in_a_real_step(name: str):
+    preset = tiny.preset(tiny.SCENES, method={"num_queries": 20}, training={"batch": 4, "steps": 2})
+    model = models.build(preset)
+    stage = stage_of(name, model.method)
+    planned = predict(preset, ALONE, precision="fp32", micro=4, stage=stage)
+    sets = replace(model.domain.dummy_batch(4), seeds=torch.arange(4))
+    batch = model.domain.train_batch(sets)
+    if name == "diffusion":
+        with torch.no_grad():
+            batch = TrainBatch.from_sets(sets.with_values(model.method.precompute("latents", sets)))
+    with flops.counter() as forward:
+        model.method.loss(batch, StepState(name, 1, 2))
+    assert planned.total_flops == pytest.approx(3 * forward.get_total_flops(), rel=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["autoencoder", "diffusion"])
 @pytest.mark.parametrize("name", FORWARD)

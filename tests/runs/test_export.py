@@ -133,6 +133,22 @@ def test_both_graphs_of_a_radiance_field_render_as_it_does(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_the_decoder_of_latent_scenes_renders_as_it_does(tmp_path: Path) -> None:
+    """Rays of other cameras, in two passes along each."""
+    model = tiny.model(tiny.SCENES)
+    differences = export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
+    assert max(differences.values()) < 1e-4
+    latents = noise_field.normal(torch.arange(2), torch.arange(4 * 12), purpose="noise", channels=3)
+    rays = model.domain.queries(Orbit(9, 7, 2))
+    vectors = {"origins": rays.coordinates, "directions": rays.directions}
+    vectors = {name: each.expand(2, -1, -1).numpy() for name, each in vectors.items()}
+    expected = model.method.readout.query(model.method.autoencoder.decode(latents), rays).numpy()
+    assert expected.std() > 0.02
+    got = answers(tmp_path / "out-decoder.onnx", latents=latents.numpy(), **vectors)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["trigonometric", "scaled-linear"])
 def test_both_graphs_of_latent_diffusion_sample_as_it_does(tmp_path: Path, path: str) -> None:
     """One step of DDIM from noise, with the file's denoiser, then the file's decoder at other coordinates."""

@@ -1,0 +1,155 @@
+"""Scenes as Points2NeRF stores them (Zimny et al. 2022), which DDMI's release reads: an .npz file with views and colored points.
+
+`images` (n, H, H, 3) are floats from 0 to 1 on white, `cam_poses` (n, 4, 4) camera to world in OpenGL's axes, and `data` (N, 6)
+points of the surface with RGB from 0 to 1. All cameras have one field of view. The first 80 % of the scenes, by name, are for
+training, as in that release. Its world has z up; the project's cameras have y up, so the world is turned.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+from PIL import Image
+
+from inrflow_core.datasets import _image_decoding, _posed_views, _rendered_views
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
+from inrflow_core.errors import IntegrityError, UnreadableItemError
+from inrflow_core.geometry import cameras
+from inrflow_core.storage.array_file import array_names, read_array
+from inrflow_core.storage.source_files import list_files
+from inrflow_core.visualization.image_io import center_crop
+
+DOMAIN = "radiance"
+NEEDS_SOURCE = True
+IS_READ_BY_SCAN = False
+DESCRIPTION = (
+    "Points2NeRF's `.npz` files with `images`, `cam_poses` and `data` -> views with cameras and colored surface points; the "
+    "first 80 % by name for training"
+)
+ARRAYS = ("images", "cam_poses", "data")
+FIELD_OF_VIEW = math.degrees(0.6911112)
+"""Of all cameras, in degrees."""
+TRAINING = 0.8
+"""Share of the scenes, by name, in `train`."""
+USUAL_VIEWS = 50
+"""Views of a scene, of which the size of the shards is estimated."""
+SLACK = 1e-3
+"""How far numbers of half precision may be outside 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How scenes become examples."""
+
+    resolution: int = 200
+    """Rows and columns of the views; larger ones are reduced."""
+    views: int | None = None
+    """At most this number of views of each scene, evenly spaced."""
+    surface_points: int = 2048
+    """Points of each surface that are stored, evenly spaced in the file's order."""
+    up: Literal["z", "y"] = "z"
+    """The axis of the source's world that points up; z is turned to y."""
+
+    def __post_init__(self) -> None:
+        _image_decoding.check_resolution(self.resolution)
+        _posed_views.check_views(self.views)
+        _posed_views.check_surface_points(self.surface_points)
+
+
+def scan(source: Path, config: Config) -> DatasetIndex:
+    """The scenes, sorted by name: the first 80 % for training, the others for testing.
+
+    Raises:
+        MissingError: there is no .npz file.
+    """
+    files = list_files(source) if source.is_dir() else [(source.name, source.stat().st_size)]
+    root = source if source.is_dir() else source.parent
+    scenes = sorted((name, size) for name, size in files if name.lower().endswith(".npz"))
+    if not scenes:
+        raise source_not_found("points2nerf", source, "`.npz` files with `images`, `cam_poses` and `data`", files)
+    items = [Item(name.removesuffix(".npz"), location=str(root / name)) for name, _ in scenes]
+    count = max(1, math.floor(TRAINING * len(items)))
+    splits = {"train": items[:count], "test": items[count:]}
+    return _posed_views.plan(splits, config.resolution, config.views or USUAL_VIEWS, scenes, config.surface_points)
+
+
+def read(item: Item, config: Config) -> Example:
+    """The views of a scene, their cameras, and points of its surface.
+
+    Raises:
+        UnreadableItemError: it cannot be read as an .npz file, would have to be unpickled, or lacks an array; views are not square, are fewer
+            than two, smaller than `resolution`, all white or not from 0 to 1; another number of poses, a pose that is not a
+            rotation and a position; fewer points than `surface_points`, numbers that are not finite, or colors that are not from 0 to 1.
+    """
+    images, poses, surface = _arrays(Path(item.location))
+    if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
+        raise UnreadableItemError(f"its `images` are of shape {images.shape}, not (n, H, H, 3)")
+    if poses.shape != (len(images), 4, 4):
+        raise UnreadableItemError(f"its `cam_poses` are of shape {poses.shape}, and it has {len(images)} images")
+    side, rows = images.shape[1], np.arange(len(images))
+    if config.views is not None and len(rows) > config.views:
+        rows = np.arange(config.views) * len(images) // config.views
+    if side < config.resolution:
+        raise UnreadableItemError(
+            f"its views have {side} x {side} pixels, fewer than `resolution`, {config.resolution}"
+        )
+    _posed_views.check_scene(len(rows), side)
+    turn = _rendered_views.FROM_BLENDER if config.up == "z" else np.eye(3)
+    views = np.stack([_view(images[row], config.resolution) for row in rows])
+    seen = np.stack([_camera(poses[row], turn, int(row)) for row in rows])
+    points = _points(surface, turn, config.surface_points)
+    return _posed_views.example(item, views, seen, [str(row) for row in rows], points)
+
+
+def _arrays(path: Path) -> list[np.ndarray]:
+    """The three arrays of a file, as they are stored."""
+    try:
+        missing = [name for name in ARRAYS if name not in array_names(path)]
+        arrays = [] if missing else [read_array(path, name) for name in ARRAYS]
+    except IntegrityError as error:
+        raise UnreadableItemError(error.message.partition(": ")[2] or "it cannot be read as an .npz file") from error
+    if missing:
+        raise UnreadableItemError(f"it has no array `{missing[0]}`")
+    for name, array in zip(ARRAYS, arrays, strict=True):
+        if array.dtype.kind != "f":
+            raise UnreadableItemError(f"its `{name}` are {array.dtype}, not floats")
+    return arrays
+
+
+def _view(image: Float[np.ndarray, "H H 3"], resolution: int) -> UInt8[np.ndarray, "R R 3"]:
+    pixels = image.astype(np.float32)
+    if not ((pixels >= -SLACK) & (pixels <= 1 + SLACK)).all():
+        raise UnreadableItemError("its `images` have numbers that are not from 0 to 1")
+    whole = (255 * pixels).round().clip(0, 255).astype(np.uint8)
+    return whole if len(whole) == resolution else center_crop(Image.fromarray(whole), resolution)
+
+
+def _camera(pose: Float[np.ndarray, "4 4"], turn: np.ndarray, number: int) -> Float32[np.ndarray, "4 4"]:
+    try:
+        matrix = _rendered_views.pose_matrix(pose)
+        if not np.allclose(matrix[3], (0, 0, 0, 1)):
+            raise ValueError("no camera matrix")
+    except ValueError as error:
+        raise UnreadableItemError(f"the pose of its view {number} is not a rotation and a position") from error
+    camera = cameras.from_opengl(matrix, cameras.focal(FIELD_OF_VIEW))
+    return cameras.transformed(camera, np.zeros(3), 1.0, turn)
+
+
+def _points(surface: np.ndarray, turn: np.ndarray, count: int) -> Float32[np.ndarray, "P 6"]:
+    """Positions in the turned world, and RGB in [-1, 1]."""
+    if surface.ndim != 2 or surface.shape[1] != 6:
+        raise UnreadableItemError(f"its `data` are of shape {surface.shape}, not (N, 6)")
+    if len(surface) < count:
+        raise UnreadableItemError(f"it has {len(surface):,} points, fewer than `surface_points`, {count:,}")
+    some = surface[np.arange(count) * len(surface) // count].astype(np.float64)
+    if not (np.abs(some) <= np.finfo(np.float32).max).all():
+        raise UnreadableItemError("its `data` have numbers that are not finite")
+    colors = some[:, 3:]
+    if not ((colors >= -SLACK) & (colors <= 1 + SLACK)).all():
+        raise UnreadableItemError("the colors of its `data` are not from 0 to 1")
+    return np.concatenate([some[:, :3] @ turn.T, 2 * colors.clip(0, 1) - 1], axis=1).astype(np.float32)
