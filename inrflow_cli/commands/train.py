@@ -143,6 +143,7 @@ def _line(record: LogRecord) -> str:
         return f"held-out loss {record['held_out_loss']:.4f} ({record['held_out_of']})"
     if "eval" in record:
         return _scores(record)
+    of_stage = f" of `{record['stage']}`" if "stage" in record else ""  # steps of another stage take another time
     words = [
         f"loss {record['loss']:.4f}",
         f"gradient {record['gradient_norm']:.3g}",
@@ -151,7 +152,7 @@ def _line(record: LogRecord) -> str:
         f"{record['flops']:.3g} FLOP",
         f"{record['data_wait']:.1%} waiting for data",
         format_bytes(record["memory"]),
-        f"{format_duration(record['seconds_left'])} to the last step",
+        f"{format_duration(record['seconds_left'])} to the last step{of_stage}",
     ]
     if record["skipped"]:
         words.append(f"{record['skipped']} steps skipped")

@@ -351,7 +351,6 @@ class Trainer:
         sums = self.engine.all_reduce_sum(*means.losses.values(), *means.terms.values(), means.waited / seconds)
         losses, terms, waited = sums[: len(names)], sums[len(names) : -1], sums[-1]
         left_in_stage = (self.settings.steps - self.counters.step_in_stage) * self.settings.batch
-        later = sum(job.settings.steps * job.settings.batch for job in self.jobs[self.counters.stage + 1 :])
         others = {f"loss_{name}": loss / size for name, loss in zip(names[1:], losses[1:], strict=True)}
         others |= {name: term / size for name, term in zip(means.terms, terms, strict=True)}
         others |= {f"gradient_norm_{name}": means.norms[name] for name in names[1:]}
@@ -367,7 +366,7 @@ class Trainer:
             "data_wait": waited / size,
             "memory": memory_used(self.world.device),
             "skipped": self.counters.skipped,
-            "seconds_left": (left_in_stage + later) * seconds / samples,
+            "seconds_left": left_in_stage * seconds / samples,
         }
 
     def _write_record(self, record: LogRecord) -> None:

@@ -94,6 +94,13 @@ def test_a_run_stopped_after_any_step_and_resumed_equals_an_unbroken_one_to_the_
         assert result == [record for record in log_lines(tmp_path / "whole") if is_of_both(record, until)]
 
 
+def test_the_time_left_is_that_of_the_stage(data, tmp_path):
+    train("adversarial", data, tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    left = [record["seconds_left"] * record["samples_per_second"] for record in records if "loss" in record]
+    assert left == pytest.approx([8, 4, 0, 4, 2, 0])  # batches of 4, then of 2
+
+
 def test_every_line_names_its_stage_and_every_optimizer(data, tmp_path):
     train("adversarial", data, tmp_path / "run")
     records = [record for record in log_lines(tmp_path / "run") if "loss" in record]
