@@ -38,6 +38,8 @@ OF_EMBEDDER = {"vocabulary": WORDS, "width": "clip-text", "weights": "clip-text"
 """Settings that act with one embedder alone."""
 MAX_FILE = 64 << 20
 """Bytes of a file of texts."""
+MOST_TEXTS = 10_000
+"""Texts of a file: the tokens of all are in memory, 118 kB each of those of CLIP."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,24 @@ def input_from_options(options: Mapping[str, Any]) -> TextInput:
 
     Raises:
         MissingError, IntegrityError: the file does not exist, or is not UTF-8.
-        UsageError: it has no text.
+        UsageError: it has no text or more than `MOST_TEXTS`, or a text is not UTF-8.
     """
     if options["texts"] is None:
-        return TextInput((options["text"],))
+        text = options["text"]
+        if any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
+            raise UsageError("`--text` has bytes that are not UTF-8", hint="write it in UTF-8")
+        return TextInput((text,))
     path: Path = options["texts"]
     content = plain_file.read_plain_file(path, MAX_FILE, hint="give a file with one text a line")
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise IntegrityError(f"`{path}` is not a text in UTF-8: {error}", hint="save it as UTF-8") from error
     found = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not found:
         raise UsageError(f"`{path}` has no text", hint='write one text a line; `--text ""` samples without a text')
+    if len(found) > MOST_TEXTS:
+        raise UsageError(f"`{path}` has {len(found):,} texts", hint=f"give at most {MOST_TEXTS:,} in a file")
     return TextInput(tuple(text for _, text in found), tuple(number for number, _ in found))
 
 

@@ -31,8 +31,8 @@ def origin(config: Any) -> dict[str, str]:
 
 
 def cleaned(text: str) -> str:
-    """A text in one line, of at most `MAX_CHARACTERS`."""
-    return " ".join(text[: 4 * MAX_CHARACTERS].split())[:MAX_CHARACTERS]
+    """A text in one line, of at most one character more than are read, by which `is_cut` knows that there are more."""
+    return " ".join(text.split())[: MAX_CHARACTERS + 1]
 
 
 def is_cut(text: str, config: Any) -> bool:
@@ -42,8 +42,9 @@ def is_cut(text: str, config: Any) -> bool:
 
 def conditions(texts: Sequence[str], config: Any) -> dict[str, np.ndarray]:
     """The texts of a shape, each in one line, and their tokens; none of either for a shape without texts."""
-    content = "\n".join(texts).encode(errors="surrogatepass")
-    tokens = _stored_features.embedder(config)(list(texts))
+    read = [text[:MAX_CHARACTERS] for text in texts]
+    content = "\n".join(read).encode(errors="surrogatepass")
+    tokens = _stored_features.embedder(config)(read)
     stored = tokens.astype(np.float16) if tokens.dtype.kind == "f" else tokens
     return {TEXT: np.frombuffer(content, dtype=np.uint8), TOKENS: stored}
 

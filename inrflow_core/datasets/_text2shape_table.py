@@ -75,21 +75,22 @@ def read(path: Path) -> Table:
         ) from error
     texts: dict[str, dict[str, None]] = {}
     categories: Counter[str] = Counter()
-    incomplete = 0
-    for model, description, category in _rows(path, text):
+    incomplete: list[int] = []
+    for number, model, description, category in _rows(path, text):
         if not model or not description:
-            incomplete += 1
+            incomplete.append(number)
             continue
         texts.setdefault(model, {})[description] = None
         categories[category] += 1
     if not texts:
         raise MissingError(f"`{path}` has no description", hint="name another table with `--set captions=FILE`")
-    notes = (f"rows of `{path.name}` without a model or a description: {incomplete:,}",) if incomplete else ()
+    lines = ", ".join(map(str, incomplete[:SHOWN])) + (" ..." if len(incomplete) > SHOWN else "")
+    notes = (f"rows of `{path.name}` without a model or a description: {len(incomplete):,}, at the lines {lines}",)
     return Table(
         {model: tuple(own) for model, own in texts.items()},
         tuple(name for name, _ in categories.most_common() if name),
         (f"captions {hashlib.sha256(content).hexdigest()}", len(content)),
-        notes,
+        notes if incomplete else (),
     )
 
 
@@ -115,11 +116,11 @@ def categories(table: Table, root: Path, titles: Sequence[Sequence[str]]) -> tup
     return found
 
 
-def _rows(path: Path, text: str) -> list[tuple[str, str, str]]:
-    """Model, description in one line and category of every row."""
+def _rows(path: Path, text: str) -> list[tuple[int, str, str, str]]:
+    """The line at which a row ends, model, description in one line and category of every row."""
     before = csv.field_size_limit(MAX_FIELD)
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""))
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         absent = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
         if absent:
             found = ", ".join(f"`{name[:40]}`" for name in (reader.fieldnames or ())[:SHOWN]) or "none"
@@ -129,6 +130,7 @@ def _rows(path: Path, text: str) -> list[tuple[str, str, str]]:
             )
         return [
             (
+                reader.line_num,
                 (row["modelId"] or "").strip(),
                 _descriptions.cleaned(row["description"] or ""),
                 (row["category"] or "").strip(),

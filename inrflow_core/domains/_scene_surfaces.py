@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from inrflow_core.domains._contract import InputExample
 from inrflow_core.errors import IntegrityError, UnreadableItemError, UsageError
 from inrflow_core.geometry import ply_reader
+from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.mesh_files import reading
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import SURFACE
@@ -20,6 +21,8 @@ from inrflow_core.storage import plain_file
 
 SUFFIXES = reading.SUFFIXES
 """Of files that are read: clouds in .ply, meshes in all of them."""
+SLACK = 1e-3
+"""Share of the extent by which points may be outside, by rounding."""
 NUM_POINTS = 10_000
 """Points on the surface of a mesh."""
 LEAST_ERROR = 1e-12
@@ -32,15 +35,21 @@ def is_surface_name(name: str) -> bool:
 
 
 def subset(
-    surface: Float32[Tensor, "B S 6"], count: int, seeds: Int64[Tensor, " B"], *, must_have_all: bool
+    surface: Float32[Tensor, "B S 6"], count: int, seeds: Int64[Tensor, " B"], extent: float, *, is_training: bool
 ) -> Float32[Tensor, "B P 6"]:
     """At most `count` points of each surface, keyed by its seed.
 
     Raises:
-        UsageError: `must_have_all`, and there are fewer.
+        UsageError: `is_training`, and there are fewer, or a point is outside the cube of `extent`.
     """
     stored = surface.shape[1]
-    if must_have_all and stored < count:
+    farthest = float(surface[..., :3].abs().max())
+    if is_training and farthest > extent * (1 + SLACK):
+        raise UsageError(
+            f"a surface point of the scenes has a coordinate of {farthest:.4g}, and scenes are within {extent:g} of the origin",
+            hint=f"set `domain.extent={farthest * 1.01:.3g}`, or prepare smaller scenes",
+        )
+    if is_training and stored < count:
         raise UsageError(
             f"the scenes have {stored:,} surface points, and the preset needs {count:,}",
             hint=f"set `domain.surface_points={stored}`, or prepare scenes with more points",
@@ -75,26 +84,44 @@ def read(path: Path, extent: float, resolution: int) -> InputExample:
         is_mesh = path.suffix.lower() != ".ply" or reading.has_faces(path)
     except UnreadableItemError:
         is_mesh = False  # the reader of clouds says what is broken
-    points, center = _mesh_points(path) if is_mesh else ply_reader.read_cloud(path)
+    surface, offset, scale = _of_mesh(path, extent) if is_mesh else _of_cloud(path, extent)
+    nothing = np.empty((0, resolution, resolution, 3), dtype=np.uint8)
+    return InputExample(nothing, offset, scale, {SURFACE: surface})
+
+
+def _of_mesh(path: Path, extent: float) -> tuple[Float32[np.ndarray, "P 6"], Float64[np.ndarray, " 3"], float]:
+    """Points on a mesh that is placed first: far from the origin single precision would merge its vertices."""
+    try:
+        body = reading.load(path.parent, path.name, with_colors=True)
+    except UnreadableItemError as error:
+        raise IntegrityError(f"`{path}` cannot be read: {error.reason}", hint="repair it, or give another") from error
+    offset, scale = _placement(body.mesh.vertices[np.unique(body.mesh.faces)], extent, path)
+    placed = Mesh((body.mesh.vertices - offset) / scale, body.mesh.faces)
+    seed = int(plain_file.file_digest(path)[:15], 16)
+    return reading.colored_points(body, placed, NUM_POINTS, seed=seed), offset, scale
+
+
+def _of_cloud(path: Path, extent: float) -> tuple[Float32[np.ndarray, "P 6"], Float64[np.ndarray, " 3"], float]:
+    points, center = ply_reader.read_cloud(path)
     if points.shape[1] < 6:
         raise UsageError(
             f"the points of `{path}` have no colors, and scenes are encoded from colored ones",
             hint="give a .ply cloud with red, green and blue, or a mesh",
         )
     positions = points[:, :3].astype(np.float64)
+    offset, scale = _placement(positions, extent, path)
+    surface = np.concatenate([(positions - offset) / scale, points[:, 3:6]], axis=1).astype(np.float32)
+    return surface, offset + center, scale
+
+
+def _placement(
+    positions: Float64[np.ndarray, "P 3"], extent: float, path: Path
+) -> tuple[Float64[np.ndarray, " 3"], float]:
+    """The center of a box, and what its farthest point from there is divided by to be at `extent`."""
     offset = (positions.min(0) + positions.max(0)) / 2
     scale = float(np.linalg.norm(positions - offset, axis=1).max()) / extent
-    if scale == 0:
-        raise UsageError(f"all points of `{path}` coincide", hint="give a surface with some extent")
-    surface = np.concatenate([(positions - offset) / scale, points[:, 3:6]], axis=1).astype(np.float32)
-    nothing = np.empty((0, resolution, resolution, 3), dtype=np.uint8)
-    return InputExample(nothing, offset + center if np.any(center) else offset, scale, {SURFACE: surface})
-
-
-def _mesh_points(path: Path) -> tuple[np.ndarray, float]:
-    try:
-        body = reading.load(path.parent, path.name, with_colors=True)
-    except UnreadableItemError as error:
-        raise IntegrityError(f"`{path}` cannot be read: {error.reason}", hint="repair it, or give another") from error
-    seed = int(plain_file.file_digest(path)[:15], 16)
-    return reading.colored_points(body, body.mesh, NUM_POINTS, seed=seed), 0.0
+    if not 0 < scale < np.inf:
+        raise UsageError(
+            f"all points of `{path}` coincide, or are too far apart", hint="give a surface with some extent"
+        )
+    return offset, scale

@@ -400,11 +400,12 @@ class Domain:
         """Surface points of scenes for the encoder; beside them their views and cameras, if there are views."""
         count, num_views = self.config.surface_points, batch.values.shape[1]
         assert count is not None
-        surface = _scene_surfaces.subset(condition.pop(SURFACE).float(), count, seeds, must_have_all=augment)
+        extent = self.config.extent
+        surface = _scene_surfaces.subset(condition.pop(SURFACE).float(), count, seeds, extent, is_training=augment)
         if num_views:
             condition[VIEWS] = torch.from_numpy(np.ascontiguousarray(batch.values))
             condition.setdefault(CAMERA, self._default().expand(len(surface), num_views, 4, 4))
-        positions = surface[..., :3] / self.config.extent
+        positions = surface[..., :3] / extent
         queries = Queries(positions, torch.arange(surface.shape[1]))
         return CoordValueSet(queries, torch.cat([positions, surface[..., 3:]], -1), seeds, condition)
 

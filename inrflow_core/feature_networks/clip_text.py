@@ -62,7 +62,7 @@ class ClipText(_hf_folder.PretrainedNetwork):
     def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "T 77 S"]:
         """The features of the tokens of each text, on the CPU, then rows of 0; all of them are 0 for a text without a token.
 
-        They do not depend on the other texts.
+        They do not depend on the other texts but for rounding.
         """
         features = np.zeros((len(texts), MAX_TEXT_TOKENS, self.width), dtype=np.float32)
         numbers = [self._numbers(text) for text in texts]

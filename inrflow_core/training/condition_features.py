@@ -40,7 +40,12 @@ def check(preset: Preset, loader: Loader) -> None:
         raise UsageError(
             f"the preset `{preset.name}` learns from features of `{config.embedder}`, and the shards in `{shards.folder}` "
             f"hold {made}",
-            hint="prepare them with that embedder, or compute it in training with `--set condition.features=online`",
+            hint="prepare them with that embedder"
+            + (
+                ", or compute it in training with `--set condition.features=online`"
+                if hasattr(config, "features")
+                else ""
+            ),
         )
     if stored_embedder is not None and stored_embedder != config.embedder:
         raise UsageError(

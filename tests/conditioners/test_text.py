@@ -128,6 +128,13 @@ def test_a_file_of_texts_has_one_a_line(tmp_path: Path) -> None:
     assert text.input_from_options({"text": None, "texts": path}) == TextInput(
         ("a tall cone", "ein größerer Tisch"), (1, 3)
     )
+    path.write_text("a cone\x0bof stone\r\na box", encoding="utf-8")
+    assert text.input_from_options({"text": None, "texts": path}).lines == (1, 2)
+    path.write_text("a\n" * 10_001, encoding="utf-8")
+    with pytest.raises(UsageError, match="has 10,001 texts"):
+        text.input_from_options({"text": None, "texts": path})
+    with pytest.raises(UsageError, match="`--text` has bytes that are not UTF-8"):
+        text.input_from_options({"text": "caf\udce9", "texts": None})
     path.write_bytes(b"caf\xe9\n")
     with pytest.raises(IntegrityError, match="is not a text in UTF-8"):
         text.input_from_options({"text": None, "texts": path})

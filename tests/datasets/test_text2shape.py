@@ -46,7 +46,7 @@ def test_described_models_are_read_and_the_others_are_counted_and_named(tmp_path
     (left,) = index.left_out.values()
     assert (left.count, left.names) == (2, (f"{CHAIR}/b", f"{CHAIR}/d"))
     assert index.notes == (
-        "rows of `captions.csv` without a model or a description: 2",
+        "rows of `captions.csv` without a model or a description: 2, at the lines 8, 9",
         "models of the table in no list: 1 (`nowhere`)",
     )
     assert index.normalization["embedder_digest"] == "words-1"
@@ -67,6 +67,8 @@ def test_descriptions_are_stored_as_texts_and_as_tokens(tmp_path: Path) -> None:
 def test_long_descriptions_are_cut_and_counted(tmp_path: Path) -> None:
     index = text2shape.scan(tree(tmp_path, (*ROWS, f"8,b,{'word ' * 10_000},Chair,x")), WORDS)
     assert index.notes[-1] == "descriptions of more than 77 tokens, cut there: 1 (of `b`)"
+    one_word = text2shape.scan(tree(tmp_path / "long", (*ROWS, f"8,b,{'x' * 4097},Chair,x")), WORDS)
+    assert one_word.notes[-1] == index.notes[-1]
     (item,) = [item for item in index.splits["train"] if item.name.endswith("/b")]
     stored = text2shape.read(item, WORDS).variable_length
     assert len(stored["descriptions"]) == 4096 and (stored["text_tokens"] != 0).sum() == 77
@@ -106,8 +108,13 @@ def test_a_table_elsewhere_and_categories_are_settings(tmp_path: Path) -> None:
             IntegrityError,
             "is not a CSV: field larger",
         ),
+        (
+            b'modelId,description,category\na,"a chair\nb,a stool,Chair\n',
+            IntegrityError,
+            "is not a CSV: unexpected end",
+        ),
     ],
-    ids=["empty", "columns", "no rows", "latin-1", "utf-16", "categories", "quote"],
+    ids=["empty", "columns", "no rows", "latin-1", "utf-16", "categories", "field", "quote"],
 )
 def test_tables_that_are_none_are_errors(content: bytes, error: type, message: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=message):

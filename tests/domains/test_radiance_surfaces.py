@@ -79,12 +79,20 @@ def test_weights_record_no_cameras_where_the_encoder_reads_no_view(loader: Loade
     assert loader.support_cameras() is not None
 
 
+def at_corner() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """A view, and a surface of which one coordinate is 0.7."""
+    return np.zeros((1, 1, SIDE, SIDE, 3), np.uint8), {"surface": np.full((1, STORED, 6), 0.7, np.float32)}
+
+
 def test_too_few_points_are_refused_in_training_and_taken_as_they_are_else():
     batch = batch_of(np.zeros((1, 1, SIDE, SIDE, 3), np.uint8), {"surface": surfaces(1)})
     many = domain(surface_points=20)
     with pytest.raises(UsageError, match="the scenes have 12 surface points, and the preset needs 20"):
         many.to_set(batch, torch.zeros(1, dtype=torch.int64), augment=True)
     assert many.to_set(batch, torch.zeros(1, dtype=torch.int64)).values.shape == (1, STORED, 6)
+    with pytest.raises(UsageError, match="has a coordinate of 0.7, and scenes are within 0.5 of the origin") as refusal:
+        domain(extent=0.5).to_set(batch_of(*at_corner()), torch.zeros(1, dtype=torch.int64), augment=True)
+    assert refusal.value.hint == "set `domain.extent=0.707`, or prepare smaller scenes"
     with pytest.raises(ValueError, match="`surface_points` is 0: at least 1"):
         radiance.Config(surface_points=0)
 
@@ -128,6 +136,14 @@ def test_a_mesh_is_read_as_points_on_its_surface_with_their_colors(tmp_path: Pat
     assert surface.shape == (10_000, 6)
     np.testing.assert_allclose(surface[:, 3:], np.tile([1, -1, -1], (10_000, 1)), atol=1e-6)
     assert np.array_equal(surface, domain().read_input(tmp_path / "a.obj", {}).condition["surface"])
+    (tmp_path / "far.obj").write_text("v 4500000.25 0 9e8\nv 4500002.25 0 9e8\nv 4500000.25 2 9e8\nf 1 2 3\n")
+    example = domain().read_input(tmp_path / "far.obj", {})
+    assert example.scale == pytest.approx(2**0.5 / EXTENT) and np.allclose(
+        example.offset, [4500001.25, 1, 9e8], 0, 1e-6
+    )
+    coordinates = example.condition["surface"][:, :3]
+    assert len(np.unique(coordinates[:, 0])) > 9_000  # single precision there has steps of half a unit
+    np.testing.assert_allclose(coordinates.max(0), [EXTENT / 2**0.5] * 2 + [0], atol=0.02)
     (tmp_path / "b.obj").write_text("nothing")
     with pytest.raises(IntegrityError, match="cannot be read"):
         domain().read_input(tmp_path / "b.obj", {})
