@@ -30,7 +30,8 @@ POSITION_DEVIATION = 0.02
 
 @dataclass(frozen=True)
 class Config(PlaneSizes):
-    """Sizes of the autoencoder; the defaults are those of the paper's model of SkyTimelapse at 256 x 256 but for `exchange`."""
+    """Sizes of the autoencoder; the defaults are those of the paper's model of SkyTimelapse at 256 x 256 but for `exchange` and its
+    three `fields`."""
 
     width: int = 64
     """Channels of the decoder at the full resolution."""
@@ -41,8 +42,6 @@ class Config(PlaneSizes):
     """A level of the decoder has one residual block more than this."""
     hidden_channels: int = 64
     """Channels between the latents and the decoder."""
-    fields: int | None = 3
-    """How many of the finest levels have a basis field; None: all."""
     patch: int = 8
     """Pixels along a side of a patch of a frame, which is one cell of the latents."""
     token_width: int = 384

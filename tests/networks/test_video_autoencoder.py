@@ -63,7 +63,7 @@ def fields(count: int = 1) -> tuple[torch.Tensor, ...]:
 
 
 def test_the_papers_networks_of_videos_have_the_parameters_that_were_counted_in_their_release():
-    paper = video_autoencoder.Config(exchange="cells")
+    paper = video_autoencoder.Config(exchange="cells", fields=3)
     with torch.device("meta"):
         built = video_autoencoder.build_autoencoder(paper, PAPER)
         function = basis_readout.build_field_readout(basis_readout.Config(planes="concatenate"), PAPER, (64, 64, 64))

@@ -30,7 +30,7 @@ def test_options_and_files_imply_the_domains_that_have_them():
     assert request.domains_of_files([Path("a.mp4")]) == ("video",)
     assert request.domains_of_files([Path("a.gif")]) == ("image", "radiance", "video")
     assert request.domains_of_files([Path("a.png")]) == ("image", "radiance")
-    assert request.domains_of_files([Path("a.ply")]) == ("points", "shape")
+    assert request.domains_of_files([Path("a.ply")]) == ("points", "radiance", "shape")
     assert request.domains_of_files([Path("a.png"), Path("b.PLY")]) == ("image", "points", "radiance", "shape")
 
 
