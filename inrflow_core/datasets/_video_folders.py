@@ -26,7 +26,7 @@ def scan(name: str, source: Path, settings: Settings, *, needs_splits: bool = Fa
 
     Raises:
         MissingError: there are no videos, or no splits where these are needed; PyAV is not installed, and there are video files.
-        UsageError: `classes` is set, and a video is not in a sub-folder.
+        UsageError: `classes` is set, and a video is not in a sub-folder; or something lies beside the folders of splits.
     """
     root, files = (source, list_files(source)) if source.is_dir() else (source.parent, _single(source))
     videos = _video_clips.find_videos(files)
@@ -57,14 +57,26 @@ def _single(source: Path) -> list[tuple[str, int]]:
 
 
 def _splits(videos: Sequence[Video]) -> Mapping[str, list[tuple[str, Video]]]:
-    """The videos of each split with their names below it; all in `train` unless folders of splits lie side by side."""
+    """The videos of each split with their names below it; all in `train` unless folders of splits lie side by side.
+
+    Raises:
+        UsageError: something lies beside these: it would be of no split.
+    """
     root = _root(videos)
     named = [(video.name[len(root) :], video) for video in videos]
     tops = {name.partition("/")[0] for name, _ in named}
-    if not tops & {"train", "sky_train"} or not tops <= set(SPLITS):
+    split_folders = sorted(tops & set(SPLITS), key=list(SPLITS).index)
+    others = [video.files[0][0] for name, video in named if name.partition("/")[0] not in SPLITS]
+    if not tops & {"train", "sky_train"} or (others and len(split_folders) < 2):
         return {"train": [(name or "frames", video) for name, video in named]}
+    if others:
+        listed = " and ".join(f"`{folder}`" for folder in split_folders)
+        raise UsageError(
+            f"`{others[0]}` lies beside {listed}, which are folders of splits, and is in none of them",
+            hint="move it into one of them, or out of the source",
+        )
     parts: dict[str, list[tuple[str, Video]]] = {}
-    for top in sorted(tops, key=list(SPLITS).index):
+    for top in split_folders:
         found = [(name.partition("/")[2] or "frames", video) for name, video in named if name.partition("/")[0] == top]
         parts.setdefault(SPLITS[top], []).extend(found)
     return parts

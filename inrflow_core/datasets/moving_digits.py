@@ -61,8 +61,8 @@ class Config:
             raise ValueError(f"`duration` is {self.duration}: above 0")
         if self.clips < 1:
             raise ValueError(f"`clips` is {self.clips}: at least 1")
-        if self.seed < 0:
-            raise ValueError(f"`seed` is {self.seed}: at least 0")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"`seed` is {self.seed}: from 0 to 2^63 - 1")
 
 
 class Motion(NamedTuple):

@@ -65,6 +65,9 @@ class Config:
             raise ValueError(f"`resolution` is {self.resolution}: from 1 to {MOST_RESOLUTION:,}")
         if not 1 <= self.frames <= MOST_FRAMES:
             raise ValueError(f"`frames` is {self.frames}: from 1 to {MOST_FRAMES:,}")
+        pixels = self.frames * self.resolution**2
+        if pixels > MAX_PIXELS:
+            raise ValueError(f"`frames` times `resolution` squared is {pixels:,}: at most {MAX_PIXELS:,} pixels")
         if self.channels not in (1, 3):
             raise ValueError(f"`channels` is {self.channels}: 1 or 3")
 

@@ -49,7 +49,7 @@ def write(path: Path, frames: UInt8[np.ndarray, "V H W C"], *, origin: Mapping[s
     # Without the versions of ffmpeg's parts and the date, equal samples are equal bytes.
     exact = ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-metadata", f"comment={_animation.origin_text(origin)}"]
     with atomic_write.atomic_write(path) as beside:
-        command = [_ffmpeg(), "-y", "-loglevel", "error", *source, *coding, *exact, "-f", "mp4", os.fspath(beside)]
+        command = [_ffmpeg(), "-y", "-loglevel", "error", *source, *coding, *exact, "-f", "mp4", f"file:{beside}"]
         done = subprocess.run(command, input=colors.tobytes(), capture_output=True, check=False)
         if done.returncode:
             message = done.stderr.decode(errors="replace").strip()

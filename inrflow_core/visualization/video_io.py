@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -24,6 +24,11 @@ from inrflow_core.visualization import image_io
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 """Of files that PyAV reads."""
+CONTAINER_OPTIONS = {
+    "format_whitelist": "mov,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,flv,asf,ogg",
+    "protocol_whitelist": "none",
+}
+"""Of FFmpeg, which decides by the content: a playlist or script of any name would open other files, or the network."""
 ANIMATION_SUFFIXES = (".gif", ".webp")
 """Of files that Pillow reads."""
 SUFFIXES = (*VIDEO_SUFFIXES, *ANIMATION_SUFFIXES)
@@ -59,7 +64,7 @@ class Timeline:
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Orders names as people do: `frame9.png` before `frame10.png`."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def is_video_name(name: str) -> bool:
@@ -89,7 +94,7 @@ def read_timeline(path: Path) -> Timeline:
         base, average = stream.time_base, stream.average_rate
     if not stamps:
         raise UnreadableItemError("it holds no frames")
-    if base is None or any(stamp is None for stamp in stamps):
+    if not base or any(stamp is None for stamp in stamps):
         if not average:
             raise UnreadableItemError("it states neither the times of its frames nor their rate")
         return Timeline(np.arange(len(stamps)) / float(average), float(average))
@@ -168,25 +173,38 @@ def _check_length(length: int, count: int, rate: str) -> None:
 
 def _animation_frames(path: Path) -> Iterator[tuple[Image.Image, float]]:
     """The frames of a GIF or WebP file on white, and how many seconds each is shown."""
-    content = read_plain_file(path, image_io.MAX_BYTES, hint="give a whole file")
+    try:
+        content = read_plain_file(path, image_io.MAX_BYTES)
+    except (MissingError, IntegrityError) as error:
+        raise UnreadableItemError(f"it cannot be opened, or has more than {image_io.MAX_BYTES:,} bytes") from error
     for frame, seconds in image_io.decode_animation(content):
         yield frame, seconds if seconds >= SHORTEST else ASSUMED
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """A video file and its first video stream; errors of FFmpeg become UnreadableItemError."""
+    """A video file and its first video stream that is not a cover; errors of FFmpeg become UnreadableItemError."""
     av = _import_av()
     errors = (av.error.FFmpegError, OSError, ValueError, IndexError, MemoryError)
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
+        with path.open("rb") as file, _container(av, file) as container:
+            covers = av.stream.Disposition.attached_pic
+            videos = [stream for stream in container.streams.video if not stream.disposition & covers]
+            if not videos:
                 kind = "sound alone" if container.streams.audio else "no video"
                 raise UnreadableItemError(f"it holds {kind}")
-            yield container, container.streams.video[0]
+            yield container, videos[0]
     except errors as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableItemError(f"it cannot be decoded: {reason.partition(chr(10))[0]}") from error
+
+
+def _container(av: Any, file: BinaryIO) -> Any:
+    """An open file as PyAV's container; its name is not opened, so that a colon in it is no protocol."""
+    try:
+        return av.open(file, container_options=CONTAINER_OPTIONS)
+    except av.error.ArgumentError as error:
+        raise UnreadableItemError("it cannot be decoded: its content is not of a video format that is read") from error
 
 
 def _import_av() -> Any:

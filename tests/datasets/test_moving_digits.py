@@ -53,7 +53,9 @@ def test_a_color_scales_the_gray_clip_and_another_seed_moves_otherwise():
     assert (clips(seed=1) != clips()).any((1, 2, 3, 4)).all()
 
 
-@pytest.mark.parametrize("settings", [{"channels": 2}, {"duration": 0.0}, {"clips": 0}, {"seed": -1}, {"frames": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"channels": 2}, {"duration": 0.0}, {"clips": 0}, {"seed": -1}, {"seed": 2**63}, {"frames": 0}]
+)
 def test_a_setting_out_of_range_is_refused(settings: dict):
     with pytest.raises(ValueError, match=f"`{next(iter(settings))}` is"):
         Config(**settings)

@@ -90,6 +90,17 @@ def test_splits_and_classes_are_folders_and_files_have_their_own_rate(tmp_path: 
         video.scan(tmp_path, Config(**SMALL, classes=True))
 
 
+@pytest.mark.parametrize("stray", ["stray.gif", "cover.png", "more/0.png"])
+def test_what_lies_beside_the_folders_of_splits_is_an_error(tmp_path: Path, stray: str):
+    animation(tmp_path / "train" / "one.gif", 5)
+    (tmp_path / stray).parent.mkdir(exist_ok=True)
+    Image.new("L", (12, 10)).save(tmp_path / stray)
+    assert list(video.scan(tmp_path, Config(**SMALL)).splits) == ["train"]
+    animation(tmp_path / "test" / "two.gif", 5)
+    with pytest.raises(UsageError, match=f"`{stray}` lies beside `train` and `test`, which are folders of splits"):
+        video.scan(tmp_path, Config(**SMALL))
+
+
 def test_files_of_another_rate_are_resampled_to_the_most_common_one(tmp_path: Path):
     for name, milliseconds in (("a", 100), ("b", 100), ("slow", 200)):
         animation(tmp_path / f"{name}.gif", 4, milliseconds)

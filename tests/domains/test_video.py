@@ -136,3 +136,9 @@ def test_a_clip_is_read_at_the_rate_of_the_training_clips_and_a_short_one_is_ref
         image.save(tmp_path / "frames" / f"{number}.png")
     clip = Domain(Config(5, 10, 1)).read_input(tmp_path / "frames", {"fps": 8}).values
     assert clip.shape == (10, 5, 5, 1) and clip[:, 2, 2, 0].tolist() == [20 * number for number in range(10)]
+
+
+def test_a_training_clip_of_more_pixels_than_are_sampled_at_once_is_refused():
+    assert Config(256, 1024).frames == 1024
+    with pytest.raises(ValueError, match="`frames` times `resolution` squared is 67,371,008: at most 67,108,864"):
+        Config(257, 1020)

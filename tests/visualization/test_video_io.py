@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
+from inrflow_core.formats import mp4
 from inrflow_core.visualization import video_io
 
 av = pytest.importorskip("av", reason="av is not installed: the extra `video`")
@@ -88,6 +89,55 @@ def test_what_is_not_a_video_is_named(tmp_path: Path):
             video_io.read_clip(tmp_path / name, 2, None)
     with pytest.raises(UnreadableItemError, match="it ends before frame 12"):
         video_io.read_frames(tmp_path / "clip.mkv", [3, 12])
+
+
+def test_a_script_or_playlist_opens_no_other_file_whatever_its_name(tmp_path: Path):
+    other = ramp(tmp_path / "other.mp4", 6)
+    assert len(list(av.open(str(other)).decode(video=0))) == 6
+    (tmp_path / "concat.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    (tmp_path / "playlist.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n")
+    with av.open(str(tmp_path / "concat.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 6  # as FFmpeg does
+    for name in ("concat.mp4", "playlist.mp4"):
+        for read in (video_io.read_timeline, lambda path: next(video_io.iter_frames(path))):
+            with pytest.raises(UnreadableItemError, match="it cannot be decoded"):
+                read(tmp_path / name)
+
+
+def test_a_path_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a:b").mkdir()
+    source = ramp(tmp_path / "clip.mp4", 3)
+    source.rename("a:b/c.mp4")
+    assert levels(list(video_io.iter_frames(Path("a:b/c.mp4")))) == [0, 1, 2]
+    mp4.write(Path("a:b/d.mp4"), np.zeros((3, 8, 8, 3), np.uint8), origin={})
+    assert len(video_io.read_timeline(Path("a:b/d.mp4")).times) == 3
+
+
+def test_a_cover_is_not_the_video(tmp_path: Path):
+    clip, cover, sound = ramp(tmp_path / "clip.mp4", 5), tmp_path / "cover.png", tmp_path / "sound.mp4"
+    Image.new("RGB", (64, 32), "red").save(cover)
+    ffmpeg("-f", "lavfi", "-i", "sine=d=0.5", sound)
+    as_cover = ("-c", "copy", "-disposition:v:0", "attached_pic")
+    ffmpeg("-i", cover, "-i", clip, "-map", "0", "-map", "1", *as_cover, tmp_path / "both.mp4")
+    ffmpeg("-i", cover, "-i", sound, "-map", "0", "-map", "1", *as_cover, tmp_path / "alone.mp4")
+    assert levels(list(video_io.iter_frames(tmp_path / "both.mp4"))) == list(range(5))
+    with pytest.raises(UnreadableItemError, match="it holds sound alone"):
+        video_io.read_timeline(tmp_path / "alone.mp4")
+
+
+def test_a_gif_that_cannot_be_opened_or_is_too_large_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "clip.gif").write_bytes(b"GIF89a" + bytes(100))
+    monkeypatch.setattr(video_io.image_io, "MAX_BYTES", 50)
+    for name in ("clip.gif", "absent.gif"):
+        with pytest.raises(UnreadableItemError, match="it cannot be opened, or has more than 50 bytes"):
+            video_io.read_timeline(tmp_path / name)
+
+
+def test_digits_that_are_not_decimal_are_text_in_the_natural_order():
+    assert sorted(["5²10.png", "5²9.png", "10.png", "٣.png"], key=video_io.natural_key) == [
+        *("٣.png", "5²9.png", "5²10.png", "10.png"),
+    ]
 
 
 def test_a_folder_of_frames_is_in_natural_order(tmp_path: Path):
