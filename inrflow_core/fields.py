@@ -7,8 +7,10 @@ values.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64
@@ -145,6 +147,11 @@ class Field(Protocol):
         """Bytes that `save` writes."""
         ...
 
-    def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
-        """Write a field with a cached context as safetensors, fp16 if `half`: it is evaluated later without encoder or trunk."""
+    def save(
+        self, path: Path, preset: Preset, *, half: bool = False, metadata: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Write a field with a cached context as safetensors, fp16 if `half`: it is evaluated later without encoder or trunk.
+
+        `metadata`, of the model, is written beside the preset.
+        """
         ...

@@ -83,7 +83,8 @@ class Model:
     @property
     def frame_rate(self) -> float | None:
         """Frames per second of the clips that it was trained on; None if the weights do not record them."""
-        return schema.frame_rate(self.metadata.get("normalization") or {})
+        normalization = self.metadata.get("normalization")
+        return schema.frame_rate(normalization) if isinstance(normalization, Mapping) else None
 
 
 def build(preset: Preset) -> Model:

@@ -62,7 +62,11 @@ Columns = Annotated[int | None, typer.Option(min=1, help="Columns of a .png of s
 Size = Annotated[int | None, typer.Option(min=16, help="Pixels of each cloud in a .png.")]
 Fps = Annotated[
     int | None,
-    typer.Option(min=1, max=50, help="Frames per second of .gif, .webp and .mp4. Default: that of the clips, or 12."),
+    typer.Option(
+        min=1,
+        max=240,
+        help="Frames per second: of .gif and .webp at most 50, of .mp4 240. Default: that of the clips, or 12.",
+    ),
 ]
 RunEma = Annotated[float | None, typer.Option(help="EMA decay of a run; 0 is the raw weights. Default: the first.")]
 RunCheckpoint = Annotated[
@@ -136,7 +140,7 @@ def _samples(
     _check_surface(format_options.get("surface"))
     selection = item_selection.read(source, split=split, items=items, is_raw=is_raw)
     if selection.frame_rate is not None and "fps" in allowed:
-        format_options = {"fps": min(selection.frame_rate, module.MOST_FPS), **format_options}
+        format_options = {"fps": min(max(selection.frame_rate, 1.0), module.MOST_FPS), **format_options}
     written = writer.write(
         out,
         selection.values,

@@ -140,7 +140,7 @@ def upsample(
         run_only |= {"--save-field": save_field, "--camera": file_camera}
         reject_options(new | run_only, "does not apply to a saved field", HINT)
         model, field = _load_field(files[0], device, threads)
-        upsampling = replace(upsampling, size=choose_size(model.domain, sizes, out.suffix))
+        upsampling = replace(upsampling, size=choose_size(model.domain, sizes, out.suffix, model.frame_rate))
         written = upsample.upsample_saved_field(
             model, field, files[0], out, upsampling, overwrite=overwrite, reporter=console.reporter()
         )

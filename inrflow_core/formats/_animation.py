@@ -15,6 +15,8 @@ from PIL import Image
 from inrflow_core.errors import UsageError
 from inrflow_core.storage import atomic_write
 
+TICKS = {"GIF": 10, "WEBP": 1}
+"""Milliseconds that durations are multiples of, by Pillow's format."""
 MOST_FPS = 50
 """Frames per second of GIF and WebP: programs show animations with shorter frames slowly."""
 
@@ -30,6 +32,12 @@ def check_fps(fps: float, most: int = MOST_FPS) -> None:
         raise UsageError(f"{fps:g} frames per second", hint=f"give from 1 to {most}")
 
 
+def durations(count: int, fps: float, tick: int) -> list[int]:
+    """Milliseconds that each of `count` frames is shown, multiples of `tick`: the end of every frame is rounded, so that errors do not add up."""
+    ends = np.floor(np.arange(count + 1) * 1000 / (fps * tick) + 0.5)
+    return (tick * np.diff(ends)).astype(int).tolist()
+
+
 def save(path: Path, images: list[Image.Image], *, kind: str, fps: float, **settings: Any) -> None:
     """Write images as frames of a file of Pillow's format `kind`.
 
@@ -39,8 +47,8 @@ def save(path: Path, images: list[Image.Image], *, kind: str, fps: float, **sett
     """
     check_fps(fps)
     data = io.BytesIO()
-    duration = round(1000 / fps)
-    images[0].save(data, kind, save_all=True, append_images=images[1:], duration=duration, loop=0, **settings)
+    shown = durations(len(images), fps, TICKS[kind])
+    images[0].save(data, kind, save_all=True, append_images=images[1:], duration=shown, loop=0, **settings)
     with atomic_write.atomic_write(path, data.tell()) as beside:
         beside.write_bytes(data.getbuffer())
 

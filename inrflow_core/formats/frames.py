@@ -14,17 +14,20 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL.PngImagePlugin import PngInfo
 
+from inrflow_core.errors import UsageError
 from inrflow_core.storage import atomic_write
 from inrflow_core.visualization import image_grid
 
 SUFFIXES = (".frames",)
 HOLDS_MANY = False
+IS_FOLDER = True
 
 
 def write(path: Path, frames: UInt8[np.ndarray, "T H W C"], *, origin: Mapping[str, str]) -> None:
     """Write the folder, whole or not at all.
 
     Raises:
+        UsageError: the folder around it cannot be written to.
         OutOfMemory: the disk is full.
     """
     texts = PngInfo()
@@ -39,6 +42,8 @@ def write(path: Path, frames: UInt8[np.ndarray, "T H W C"], *, origin: Mapping[s
     except OSError as error:
         if error.errno in atomic_write.DISK_FULL:
             raise atomic_write.disk_full_error(path) from error
+        if error.errno in atomic_write.NOT_ALLOWED:
+            raise UsageError(f"`{path}` cannot be written: {error.strerror}", hint="name another place") from error
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -33,6 +33,8 @@ class Archive(NamedTuple):
     """As stored; an .npy file is memory-mapped."""
     origin: dict[str, str]
     """The origin of samples of `inrflow`; empty for other files."""
+    fps: float | None = None
+    """The frames per second of clips; None where the file has not one number `fps`."""
 
 
 def write(
@@ -67,4 +69,6 @@ def read(path: Path, arrays: Sequence[str] = ARRAYS) -> Archive:
     text = str(array_file.read_array(path, "origin", hint=HINT)) if "origin" in names else "{}"
     where = f"`origin` of `{path}`"
     origin = typed_json.typed(typed_json.parse_json(text, where, hint=HINT), dict[str, Any], where, hint=HINT)
-    return Archive(name, values, {key: str(value) for key, value in origin.items()})
+    rate = array_file.read_array(path, "fps", hint=HINT) if "fps" in names else np.empty(0)
+    fps = float(rate.item()) if rate.size == 1 and rate.dtype.kind in "iuf" else None
+    return Archive(name, values, {key: str(value) for key, value in origin.items()}, fps)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -116,7 +117,9 @@ class FlowField:
         """Bytes that `save` writes, but for the header: every evaluation's latents and the decoder's weights."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors().values())
 
-    def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
+    def save(
+        self, path: Path, preset: Preset, *, half: bool = False, metadata: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Write a cached field as safetensors, fp16 if `half`: it is evaluated later without encoder or trunk."""
         tensors = self._tensors()
         if half:
@@ -133,7 +136,7 @@ class FlowField:
             "precision": self.options.precision,
             "guide": None if guide is None else {k: v for k, v in vars(guide.network.config).items() if v is not None},
         }
-        models.save(path, tensors, preset, info, fields.FORMAT)
+        models.save(path, tensors, preset, {**metadata, **info}, fields.FORMAT)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that later queries need, by name."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -135,7 +136,9 @@ class InrField:
         """Bytes that `save` writes, without the header."""
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
-    def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
+    def save(
+        self, path: Path, preset: Preset, *, half: bool = False, metadata: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Write the field: the state of its functions and the read-out's weights, fp16 if `half`.
 
         Raises:
@@ -143,7 +146,7 @@ class InrField:
         """
         tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in self._tensors().items()}
         info = {"scale": self.scale, "steps": self.options.steps, "second_step": self.options.second_step}
-        models.save(path, tensors, preset, info, fields.FORMAT)
+        models.save(path, tensors, preset, {**metadata, **info}, fields.FORMAT)
 
     def plain_function(self, number: int, value_scale: float) -> PlainFunction:
         """One of the functions as tensors and text alone; its values are divided by the domain's `value_scale`."""

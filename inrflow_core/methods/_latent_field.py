@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -98,10 +99,12 @@ class LatentField:
         """Bytes that `save` writes, without the header."""
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
-    def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
+    def save(
+        self, path: Path, preset: Preset, *, half: bool = False, metadata: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Write the field: the basis fields and the read-out's weights, fp16 if `half`."""
         tensors = {k: v.half() if half and v.is_floating_point() else v for k, v in self._tensors().items()}
-        models.save(path, tensors, preset, {}, fields.FORMAT)
+        models.save(path, tensors, preset, metadata, fields.FORMAT)
 
     def _tensors(self) -> dict[str, Tensor]:
         assert self.state is not None, "`cache_context` comes before `save`"

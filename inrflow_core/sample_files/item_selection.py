@@ -46,9 +46,9 @@ class Samples:
     total: int
     """Number of items in the source."""
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """What files of arrays hold beside them: the `cameras` of scenes, float32 (B V 4 4)."""
+    """What files of arrays hold beside them: the `cameras` of scenes, float32 (B V 4 4), or the `fps` of clips."""
     frame_rate: float | None = None
-    """Frames per second of clips in shards."""
+    """Frames per second of clips; None if it is not recorded."""
 
 
 def read(source: Path, *, split: str | None = None, items: str | None = None, is_raw: bool = False) -> Samples:
@@ -140,9 +140,13 @@ def _from_shards(source: Path, split: str | None, items: str | None, *, is_raw: 
     if makes_structures:
         values = open_collection(source, None if split == shard_dataset.SAMPLES else split).structures(indices)
     has_cameras = domain_class(dataset.domain).HAS_CAMERAS and CAMERA in batch.condition
-    arrays = {"cameras": batch.condition[CAMERA]} if has_cameras else {}
     rate = frame_rate(dataset.manifest.normalization)
+    arrays = {"cameras": batch.condition[CAMERA]} if has_cameras else _rate_array(rate)
     return Samples(values, dataset.domain, origin, facts, dataset.count(split), arrays, rate)
+
+
+def _rate_array(rate: float | None) -> dict[str, np.ndarray]:
+    return {} if rate is None else {"fps": np.array(rate)}
 
 
 def _class(dataset: shard_dataset.ShardDataset, label: int) -> str:
@@ -184,7 +188,8 @@ def _from_npz(source: Path, items: str | None) -> Samples:
     picked = values[indices]
     picked = picked if form.dtype == "float32" and _is_far(picked) else picked.astype(form.dtype)
     facts = [{"item": str(index)} for index in indices]
-    return Samples(picked, domain.NAME, _origin(array.origin), facts, len(values))
+    rate = frame_rate({"fps": array.fps})
+    return Samples(picked, domain.NAME, _origin(array.origin), facts, len(values), _rate_array(rate), rate)
 
 
 def _origin(facts: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Files of samples: which format writes what, and the one call that writes them.
 
 A format is a file beside this one with `SUFFIXES`, `HOLDS_MANY` (whether one file holds several samples), for proteins
-`HOLDS_MODELS` (whether these must have one sequence: several sequences become numbered files) and
+`HOLDS_MODELS` (whether these must have one sequence: several sequences become numbered files), `IS_FOLDER` where a sample is a folder, and
 `write(path, samples, *, origin, ...)`; its further keyword arguments are the format's options, but for `array`, the name
 of the array that the domain gives, and `arrays`, further arrays by name. A format that needs a package of an extra has `check()`, which raises MissingError.
 Domains say which formats write their samples (`Domain.FORMATS`), and which their meshes (`Domain.MESH_FORMATS`).
@@ -10,6 +10,7 @@ Domains say which formats write their samples (`Domain.FORMATS`), and which thei
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -154,6 +155,11 @@ def _check_file(file: Path, *, overwrite: bool) -> None:
     from inrflow_core.sample_files import sample_shard
 
     atomic_write.check_writable(file, overwrite=overwrite or sample_shard.is_finishing(file))
+    is_folder = file.suffix.lower() != SHARD and getattr(exporter_for(file), "IS_FOLDER", False)
+    if is_folder and os.path.lexists(file):
+        raise UsageError(
+            f"`{file}` is a file, and `{file.suffix}` writes a folder", hint="remove it, or name another folder"
+        )
 
 
 def _needs_one_sequence(module: ModuleType) -> bool:

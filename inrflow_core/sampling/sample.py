@@ -315,8 +315,9 @@ def _total_progress(progress: Progress, part: slice, total: int) -> Progress:
 
 
 def save_field(model: Model, field: Field, path: Path, *, half: bool = False) -> None:
-    """Save a field as one safetensors file that needs no run: it has the preset and the decoder."""
-    field.save(path, model.preset, half=half)
+    """Save a field as one safetensors file that needs no run: it has the preset, the decoder and the normalization of the data."""
+    metadata = {"normalization": model.metadata["normalization"]} if "normalization" in model.metadata else {}
+    field.save(path, model.preset, half=half, metadata=metadata)
 
 
 def load_field(path: Path, device: str = "cpu") -> tuple[Model, Field]:

@@ -106,9 +106,12 @@ def sample_to_files(
 
 def _write(job: SampleJob, source: write_samples.SampleSource, output: OutputSettings) -> list[Path]:
     field, overwrite = None, output.overwrite
+    is_file = job.out.suffix.lower() not in ("", writer.SHARD)
+    if is_file:
+        write_samples.check_frame_rate(source.model, job.request.size, job.out)
     if output.save_field is not None:
         field = write_samples.save_fields(source, output.save_field, half=output.half, overwrite=overwrite)
-    if job.out.suffix.lower() in ("", writer.SHARD):
+    if not is_file:
         return sharded.sample_shards(
             job, workers=output.workers, overwrite=overwrite, reporter=source.reporter, source=source
         )

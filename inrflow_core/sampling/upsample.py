@@ -125,6 +125,8 @@ def upsample_files(
         if len(files) > 1:
             raise UsageError("`--save-field` saves the function of one file", hint="give one file, or leave it out")
         atomic_write.check_writable(settings.save_field, overwrite=overwrite)
+    for out in outs:
+        write_samples.check_frame_rate(model, settings.size, out)
     none: list[int | None] = [None] * len(files)
     labels = none if settings.label is None else resolve_labels(model, range(len(files)), settings.label) or none
     rows = []
@@ -168,6 +170,7 @@ def upsample_saved_field(
         UsageError: no such format, or an output exists, without `overwrite`.
     """
     writer.exporter_for(out, model.domain.NAME)
+    write_samples.check_frame_rate(model, settings.size, out)
     with reporter.progress("evaluating", "steps") as progress:
         budget = QueryBudget(settings.chunk, warn=reporter.warn)
         values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget, progress=progress)

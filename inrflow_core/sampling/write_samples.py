@@ -119,12 +119,24 @@ def write_samples(
     return writer.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite, **beside)
 
 
-def beside_samples(model: Model, size: Size, condition: Condition, out: Path) -> dict[str, Any]:
-    """What `writer.write` gets beside samples of a size: arrays for an .npz, and the frame rate of clips.
+def check_frame_rate(model: Model, size: Size, out: Path) -> None:
+    """Check the requested frame rate of clips before they are drawn.
 
     Raises:
-        UsageError: a file of that kind cannot have the requested frame rate.
+        UsageError: a file of the suffix of `out` cannot have it.
     """
+    if not isinstance(size, Clip) or size.fps is None:
+        return
+    module = writer.exporter_for(out, model.domain.NAME)
+    if "fps" in writer.options(module) and not 1 <= size.fps <= module.MOST_FPS:
+        raise UsageError(
+            f"`--fps {size.fps:g}`: a `{out.suffix}` file has from 1 to {module.MOST_FPS} frames per second",
+            hint="give such a number, or write an `.mp4` or `.npz` file",
+        )
+
+
+def beside_samples(model: Model, size: Size, condition: Condition, out: Path) -> dict[str, Any]:
+    """What `writer.write` gets beside samples of a size: arrays for an .npz, and the frame rate of clips."""
     if isinstance(model.domain, HasFrames):
         return _beside_clips(model, size, out)
     if not model.domain.HAS_CAMERAS or isinstance(size, Surface):
@@ -140,10 +152,4 @@ def _beside_clips(model: Model, size: Size, out: Path) -> dict[str, Any]:
     module = writer.exporter_for(out, model.domain.NAME)
     if "fps" not in writer.options(module):
         return {"arrays": {"fps": np.array(rate)}}
-    is_requested = isinstance(size, Clip) and size.fps is not None
-    if is_requested and not 1 <= rate <= module.MOST_FPS:
-        raise UsageError(
-            f"`--fps {rate:g}`: a `{out.suffix}` file has from 1 to {module.MOST_FPS} frames per second",
-            hint="give such a number, or write an `.mp4` or `.npz` file",
-        )
     return {"fps": min(max(rate, 1.0), module.MOST_FPS)}

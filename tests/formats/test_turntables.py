@@ -54,6 +54,25 @@ def test_frames_come_back_to_the_bit_repeated_for_ever_at_their_rate(tmp_path: P
         assert image.info["duration"] == 100
 
 
+@pytest.mark.parametrize("fps", [1, 12, 16, 23.976, 30, 48, 50])
+@pytest.mark.parametrize(("suffix", "tick"), [(".gif", 10), (".webp", 1)])
+def test_an_animation_lasts_as_long_as_its_frames_at_their_rate(
+    tmp_path: Path, suffix: str, tick: int, fps: float
+) -> None:
+    """A GIF has whole hundredths of a second, a WebP thousandths: at 30 frames per second 3, 4, 3, 3, 4 ... hundredths."""
+    frames = np.zeros((1, 60, 4, 60, 3), np.uint8)
+    frames[0, np.arange(60), :, np.arange(60)] = 255
+    writer.write(tmp_path / f"out{suffix}", frames, "radiance", origin=ORIGIN, fps=fps)
+    shown = []
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        for frame in ImageSequence.Iterator(image):
+            frame.load()
+            shown.append(frame.info["duration"])
+    ends = np.cumsum(shown)
+    assert len(ends) == 60 and np.abs(ends - 1000 * np.arange(1, 61) / fps).max() <= tick / 2
+    assert min(shown) >= 20
+
+
 @NEEDS_FFMPEG
 @pytest.mark.parametrize(("rows", "columns"), [(64, 96), (33, 51)])
 def test_a_video_has_every_frame_almost_unchanged(tmp_path: Path, rows: int, columns: int) -> None:

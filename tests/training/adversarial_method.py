@@ -179,9 +179,9 @@ class LatentField:
         """Bytes that `save` writes."""
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
-    def save(self, path: Path, preset: Preset, *, half: bool = False) -> None:
+    def save(self, path: Path, preset: Preset, *, half: bool = False, metadata: Any = ()) -> None:
         """Write latents and decoder."""
-        models.save(path, self._tensors(), preset, {}, fields.FORMAT)
+        models.save(path, self._tensors(), preset, dict(metadata), fields.FORMAT)
 
     def _tensors(self) -> dict[str, Tensor]:
         assert self.latents is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ import pytest
 from PIL import Image, ImageSequence
 
 from inrflow_cli import app, console
+from inrflow_core.errors import UsageError
+from inrflow_core.formats import frames as frame_folder
+from inrflow_core.numerics import solver
 from inrflow_core.sample_files import readers
+from inrflow_core.sampling import sample
 from inrflow_core.shards.shard_dataset import ShardDataset
 from tests import tiny
 
@@ -128,10 +133,65 @@ def test_options_of_clips_are_refused_elsewhere(capsys, runs: dict[str, Path], t
     assert "`" in error and "does not exist" in error
 
 
-def test_a_saved_field_needs_the_number_of_frames(capsys, runs: dict[str, Path], tmp_path: Path):
-    field = tmp_path / "field.safetensors"
+def test_a_saved_field_keeps_the_rate_and_one_without_needs_the_number_of_frames(
+    capsys, runs: dict[str, Path], tmp_path: Path
+):
+    field, old = tmp_path / "field.safetensors", tmp_path / "old.safetensors"
     inrflow(capsys, "sample", tmp_path / "out.png", "--run", runs["videos"], "--save-field", field)
-    error = inrflow(capsys, "upsample", field, tmp_path / "out.webp", "--fps", 20, code=2)
+    for name, more, count, duration in (("a", (), 4, 125), ("b", ("--fps", 20), 10, 50), ("c", ("--frames", 8), 8, 62)):
+        inrflow(capsys, "upsample", field, tmp_path / f"{name}.webp", *more)
+        read, found = frames_of(tmp_path / f"{name}.webp")
+        assert (len(read), found) == (count, duration)
+    model, saved = sample.load_field(field)
+    saved.save(old, model.preset)  # as before the rate was recorded
+    error = inrflow(capsys, "upsample", old, tmp_path / "out.webp", "--fps", 20, code=2)
     assert "`--fps` alone needs the duration of a clip" in error and "add `--frames N`" in error
-    inrflow(capsys, "upsample", field, tmp_path / "out.webp", "--frames", 10, "--fps", 20)
+    inrflow(capsys, "upsample", old, tmp_path / "out.webp", "--frames", 10, "--fps", 20)
     assert frames_of(tmp_path / "out.webp")[1] == 50
+
+
+def test_export_keeps_the_rate_of_an_npz_and_takes_that_of_its_option(capsys, runs: dict[str, Path], tmp_path: Path):
+    inrflow(capsys, "sample", tmp_path / "clips.npz", "--run", runs["videos"])
+    inrflow(capsys, "export", tmp_path / "clips.npz", tmp_path / "again.npz")
+    inrflow(capsys, "export", tmp_path / "again.npz", tmp_path / "a.webp")
+    inrflow(capsys, "export", tmp_path / "again.npz", tmp_path / "b.webp", "--fps", 20)
+    assert [frames_of(tmp_path / name)[1] for name in ("a.webp", "b.webp")] == [125, 50]
+    with np.load(tmp_path / "clips.npz") as file:
+        np.savez(tmp_path / "slow.npz", videos=file["videos"], fps=np.array(0.25))
+        np.savez(tmp_path / "other.npz", videos=file["videos"], fps=np.array([3, 4]))
+    for name, duration in (("slow", 1000), ("other", 83)):
+        inrflow(capsys, "export", tmp_path / f"{name}.npz", tmp_path / f"{name}.webp")
+        assert frames_of(tmp_path / f"{name}.webp")[1] in (duration, duration + 1)
+    error = inrflow(capsys, "export", tmp_path / "clips.npz", tmp_path / "c.gif", "--fps", 240, code=2)
+    assert "240 frames per second" in error
+
+
+def test_a_rate_that_a_file_cannot_have_is_refused_before_anything_is_drawn(
+    capsys, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    field, clip = tmp_path / "field.safetensors", tmp_path / "clip.frames"
+    inrflow(capsys, "sample", clip, "--run", runs["videos"], "--save-field", field)
+    for module in (solver, sample):
+        for name in ("iter_steps", "evaluate", "sample_fields"):
+            monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("something is drawn"), raising=False)
+    new = ("sample", "--run", runs["videos"], "--save-field", tmp_path / "new.safetensors")
+    for command in (new, ("upsample", "--run", runs["videos"], clip), ("upsample", field)):
+        error = inrflow(capsys, *command, tmp_path / "e.gif", "--fps", 60, code=2)
+        assert "`--fps 60`: a `.gif` file has from 1 to 50 frames per second" in error
+
+
+def test_a_file_where_a_folder_of_frames_goes_is_refused(capsys, runs: dict[str, Path], tmp_path: Path):
+    (tmp_path / "x.frames").touch()
+    for more in ((), ("--overwrite",)):
+        error = inrflow(capsys, "sample", tmp_path / "x.frames", "--run", runs["videos"], *more, code=2)
+        assert ("is a file, and `.frames` writes a folder" in error) == bool(more)
+    assert (tmp_path / "x.frames").is_file()
+
+
+def test_a_folder_of_frames_that_may_not_be_made_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UsageError, match="`.*y.frames` cannot be written: Permission denied"):
+        frame_folder.write(tmp_path / "y.frames", np.zeros((1, 2, 2, 3), np.uint8), origin={})
