@@ -200,7 +200,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _container(av: Any, file: BinaryIO) -> Any:
-    """An open file as PyAV's container; its name is not opened, so that a colon in it is no protocol."""
+    """An open file as PyAV's container; a colon in its name does not begin a protocol, as it would in a name that FFmpeg opens."""
     try:
         return av.open(file, container_options=CONTAINER_OPTIONS)
     except av.error.ArgumentError as error:
