@@ -174,7 +174,7 @@ def _head(path: Path) -> bytes:
 
 def _from_array(path: Path) -> SampleCollection:
     known = array_domains()
-    name, values, metadata = npz.read(path, [name for _, form in known for name in form.names])
+    name, values, metadata, _ = npz.read(path, [name for _, form in known for name in form.names])
     fitting = [(one, form) for one, form in known if (not name or name in form.names) and form.holds(values)]
     if not fitting:
         raise IntegrityError(
