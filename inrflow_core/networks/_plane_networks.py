@@ -6,6 +6,7 @@ same weights; of several planes, layers between the levels exchange features.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -213,7 +214,7 @@ def exchange_layers(exchange: Exchange, width: int, planes: Planes) -> Iterator[
                 yield CellExchange(width, planes, EXCHANGE_HEADS, head_width=width)
 
 
-class PlaneExchange(nn.Module):
+class PlaneExchange(nn.Module, ABC):
     """A layer between all planes of a set: a tensor of planes of one size, or one for each group of planes.
 
     Each set's planes are neighbors along the first axis.
@@ -228,9 +229,9 @@ class PlaneExchange(nn.Module):
         made = self.mixed(groups)
         return made[0] if len(made) == 1 else tuple(made)
 
+    @abstractmethod
     def mixed(self, groups: Sequence[Float[Tensor, "_ C _ _"]]) -> Sequence[Float[Tensor, "_ C _ _"]]:
         """Each group's planes after the exchange."""
-        raise NotImplementedError
 
 
 class ChannelExchange(PlaneExchange):
