@@ -6,6 +6,7 @@ that a video of variable frame rate becomes one of constant rate.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import re
 from collections import Counter
@@ -89,7 +90,7 @@ def read_timeline(path: Path) -> Timeline:
         durations = [duration for _, duration in _animation_frames(path)]
         return Timeline(np.cumsum([0.0, *durations[:-1]]), len(durations) / sum(durations))
     with _opened(path) as (container, stream):
-        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        packets = _packets(container, stream)
         stamps = [packet.dts if packet.pts is None else packet.pts for packet in packets]
         base, average = stream.time_base, stream.average_rate
     if not stamps:
@@ -111,7 +112,9 @@ def read_timeline(path: Path) -> Timeline:
 
 
 def iter_frames(path: Path) -> Iterator[Image.Image]:
-    """The frames of a file in the order of their times, RGB and upright.
+    """One frame for each time of a file's timeline, RGB and upright.
+
+    A frame that the decoder does not show, as those before the first complete one of a cut file, is the one before it, or the first.
 
     Raises:
         UnreadableItemError: it is damaged, has no video, or no frames.
@@ -122,10 +125,19 @@ def iter_frames(path: Path) -> Iterator[Image.Image]:
             yield frame
         return
     with _opened(path) as (container, stream):
+        stamps = [packet.pts for packet in _packets(container, stream)]
+    order = None if None in stamps else sorted(stamps)
+    with _opened(path) as (container, stream):
+        count, latest = 0, None
         for frame in container.decode(stream):
             pixels = frame.to_ndarray(format="rgb24")
             turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4
-            yield Image.fromarray(np.ascontiguousarray(np.rot90(pixels, turns)))
+            upright = Image.fromarray(np.ascontiguousarray(np.rot90(pixels, turns)))
+            number = count if order is None or frame.pts is None else bisect.bisect_left(order, frame.pts)
+            for _ in range(count, number):
+                yield latest or upright
+            yield upright
+            count, latest = max(count, number) + 1, upright
 
 
 def read_frames(path: Path, numbers: Sequence[int]) -> list[Image.Image]:
@@ -205,6 +217,11 @@ def _container(av: Any, file: BinaryIO) -> Any:
         return av.open(file, container_options=CONTAINER_OPTIONS)
     except av.error.ArgumentError as error:
         raise UnreadableItemError("it cannot be decoded: its content is not of a video format that is read") from error
+
+
+def _packets(container: Any, stream: Any) -> list[Any]:
+    """The packets of an open file that have a frame, in the order of decoding."""
+    return [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
 
 
 def _import_av() -> Any:

@@ -58,6 +58,24 @@ def test_a_variable_frame_rate_becomes_a_constant_one(tmp_path: Path):
     assert timeline.frames_at(10)[:12].tolist() == [0, 1, 2, 3, 3, 3, 4, 4, 4, 5, 6, 7]
 
 
+def test_frames_that_cannot_be_decoded_shift_no_other(tmp_path: Path):
+    """A file that begins at a key frame in the middle: three frames refer to what was cut away, and are shown before it."""
+    parameters = "open-gop=1:bframes=3:keyint=12:min-keyint=12:scenecut=0:b-adapt=0"
+    whole = ramp(tmp_path / "whole.mkv", 16, 10, "-c:v", "libx264", "-x264-params", parameters)
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mkv"), "w") as target:
+        stream, keys = target.add_stream_from_template(source.streams.video[0]), 0
+        for packet in source.demux(source.streams.video[0]):
+            keys += packet.is_keyframe
+            if keys >= 2 and packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    timeline = video_io.read_timeline(tmp_path / "cut.mkv")
+    shown = levels(list(video_io.iter_frames(tmp_path / "cut.mkv")))
+    assert len(timeline.times) == 7
+    assert shown == [12, 12, 12, 12, 13, 14, 15]
+    assert levels(video_io.read_frames(tmp_path / "cut.mkv", [0, 4, 6])) == [12, 13, 15]
+
+
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_the_stated_rotation_is_applied(tmp_path: Path, degrees: int):
     source = ramp(tmp_path / "clip.mp4", 3)
