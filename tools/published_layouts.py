@@ -284,6 +284,46 @@ def ulip2(name: str) -> Recipe:
     return Recipe((f"point_encoder.{ULIP2_TOP[first]}.{rest}",))
 
 
+# --- I3D ------------------------------------------------------------------------------------------------------------
+
+I3D_STEM = {"1a": "1a_7x7", "2b": "2b_1x1", "2c": "2c_3x3"}
+I3DPT_BRANCHES = {
+    **{"b0": "branch_0", "b1a": "branch_1.0", "b1b": "branch_1.1"},
+    **{"b2a": "branch_2.0", "b2b": "branch_2.1", "b3": "branch_3.1"},
+}
+
+
+def i3d_stylegan_v(name: str) -> Recipe:
+    """StyleGAN-V's TorchScript, whose class is I3D of a file `i3dpt_jit.py`: the names of kinetics_i3d_pytorch's `i3dpt.py`."""
+    layer, part = _i3d_layer(name, "conv3d_", "mixed_", "conv3d_0c_1x1", I3DPT_BRANCHES)
+    return _i3d_part(layer, part, "batch3d")
+
+
+def i3d_videogpt(name: str) -> Recipe:
+    """VideoGPT's state dict: the names of pytorch-i3d."""
+    layer, part = _i3d_layer(name, "Conv3d_", "Mixed_", "logits", {"b3": "b3b"})
+    return _i3d_part(layer, part, "bn")
+
+
+def _i3d_layer(name: str, stem: str, block: str, classes: str, branches: Mapping[str, str]) -> tuple[str, str]:
+    """A layer in a published file, and our part of it."""
+    first, *middle, part = name.split(".")
+    if first == "classes":
+        return classes, f"classes.{part}"
+    if first == "stem":
+        return stem + I3D_STEM[middle[0]], part
+    number, branch = middle
+    return f"{block}{number}.{branches.get(branch, branch)}", part
+
+
+def _i3d_part(layer: str, part: str, norm: str) -> Recipe:
+    if part in NORM_PARTS:
+        return Recipe((f"{layer}.{norm}.{NORM_PARTS[part]}",))
+    if part.startswith("classes."):
+        return Recipe((f"{layer}.conv3d.{part.removeprefix('classes.')}",), _flat)
+    return Recipe((f"{layer}.conv3d.{part}",))
+
+
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "inception": (inception_nvidia, inception_fidelity, inception_graph),
     "vgg16": (vgg16_nvidia, vgg16_torchvision),
@@ -292,6 +332,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "clip-bigg": (clip_openai, clip_hugging_face),  # OpenCLIP names its tensors as OpenAI does
     "pointnet2": (pointnet2_point_e,),
     "ulip2": (ulip2,),
+    "i3d": (i3d_stylegan_v, i3d_videogpt),
 }
 
 

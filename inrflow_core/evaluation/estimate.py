@@ -30,7 +30,7 @@ from inrflow_core.sample_files.collection import SampleCollection
 TRIALS = 16
 """Number of timed images."""
 FEW = 2
-"""Number of timed clouds, and of timed images that clouds are conditioned on: each takes seconds."""
+"""Number of timed clouds and clips, and of timed images that clouds are conditioned on: each takes seconds."""
 
 
 def estimate_cost(
@@ -64,8 +64,8 @@ class Timer(CostTimer[SampleCollection]):
     def features(self, spec: FeatureSpec, num_samples: int, *, is_slow: bool = False) -> Cost:
         extractor = self.context.extractor(spec.network)
         part = _contract.find_extractor(spec.network)
-        few = FEW if is_slow or part.num_points else TRIALS
-        count, items = num_samples, np.zeros((few, 64, 64, 3), dtype=np.uint8)
+        few = FEW if is_slow or part.domain != "image" else TRIALS
+        count, items = num_samples, np.zeros((few, *_shape_of(self.reference, part)), dtype=np.uint8)
         if not isinstance(self.reference, ReferenceStats) and self.reference.domain == part.domain:
             items = self.reference.read(range(min(few, self.reference.count))).values
             is_cached = self.context.feature_cache(self.reference, spec, (spec.output,)).is_done()
@@ -100,3 +100,10 @@ class Timer(CostTimer[SampleCollection]):
         seconds = (time.perf_counter() - start) / FEW
         total = int(counts.sum()) * num_samples // len(counts)
         return f"comparisons of {total:,} views", seconds * total
+
+
+def _shape_of(reference: SampleCollection | ReferenceStats, part: _contract.ExtractorPart) -> tuple[int, ...]:
+    """The shape of a timed item: that which statistics record, else a small one."""
+    if isinstance(reference, ReferenceStats) and reference.shape is not None:
+        return reference.shape
+    return (part.num_frames or 16, 64, 64, 3) if part.domain == "video" else (64, 64, 3)

@@ -1,4 +1,4 @@
-"""Features of many images, computed once and cached on the disk in files of 1024 images: a kill loses at most one.
+"""Features of many images, computed once and cached on the disk in files of 1024 images, or 64 clips: a kill loses at most one.
 
 FOLDER/
     00000000.safetensors, ...        the features of `IMAGES_PER_FILE` images each, one tensor for each output
@@ -32,6 +32,8 @@ FORMAT = "inrflow-feature-cache-1"
 """The tag of a file of features. Files of earlier versions have another one; the tag is not read, and they are used."""
 IMAGES_PER_FILE = 1024
 """Images whose features are one file."""
+CLIPS_PER_FILE = 64
+"""Clips whose features are one file: some seconds each on a CPU."""
 BATCH = 64
 """Images in a batch of the network."""
 MAX_STORED_ROWS = 50_000
@@ -116,10 +118,10 @@ class FeatureCache(FeatureRows):
 
     def _files(self) -> list[tuple[range, Path]]:
         """Each file with the range of its images."""
-        count = self.items.count
+        count, size = self.items.count, CLIPS_PER_FILE if self.items.domain == "video" else IMAGES_PER_FILE
         return [
-            (range(start, min(start + IMAGES_PER_FILE, count)), self.folder / f"{start:08d}.safetensors")
-            for start in range(0, count, IMAGES_PER_FILE)
+            (range(start, min(start + size, count)), self.folder / f"{start:08d}.safetensors")
+            for start in range(0, count, size)
         ]
 
     def _make(self, part: range, path: Path, extractor: Extractor) -> None:

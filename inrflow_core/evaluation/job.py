@@ -165,6 +165,7 @@ def _check_sizes(
         metric_specs.check_compatible(what, domain, shape, work.reference)
         metric_specs.check_counts(work.metrics, what, count, work.reference)
         metric_specs.check_points(work.metrics, what, shape, work.reference)
+        metric_specs.check_frames(work.metrics, what, shape)
     return sizes
 
 
@@ -260,7 +261,9 @@ def cache_reference_stats(shards: Path, metrics: Sequence[str], reporter: Report
     settings = gather.EvaluationSettings(
         shards, device=distributed.process_device(), progress=reporter.progress, log=reporter.log
     )
-    evaluator.Evaluator(reference, settings).cache_reference_stats(metric_specs.parse_metrics(metrics, domain))
+    specs = metric_specs.parse_metrics(metrics, domain)
+    metric_specs.check_frames(specs, f"the clips of {reference.display_name}", reference.shape)
+    evaluator.Evaluator(reference, settings).cache_reference_stats(specs)
     reporter.log(
         f"cached the features of {reference.display_name} for {', '.join(metrics)} in `{shards / gather.STATISTICS}`"
     )

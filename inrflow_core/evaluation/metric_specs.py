@@ -172,3 +172,15 @@ def check_points(
                     f"`{metric.full}` needs {needed:,}",
                     hint="prepare it with as many",
                 )
+
+
+def check_frames(metrics: Sequence[MetricSpec], what: str, shape: tuple[int, ...]) -> None:
+    """Raise UsageError unless clips have the number of frames that the metrics need; `check_compatible` compares the reference's."""
+    for metric in metrics:
+        for spec in metric.inputs.features:
+            needed = network_contract.find_extractor(spec.network).num_frames
+            if needed and shape[0] != needed:
+                raise UsageError(
+                    f"{what} have {shape[0]:,} frames each, and `{metric.full}` is of clips of {needed}",
+                    hint=f"compare clips of {needed} frames: `prepare ... --set frames={needed}`, and `sample --frames {needed}`",
+                )

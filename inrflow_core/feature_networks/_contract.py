@@ -110,7 +110,9 @@ class ExtractorPart:
     file: Any
     """An `ExtractorFile`."""
     num_points: int = 0
-    """`POINTS`: points of a cloud that it uses; 0 for images."""
+    """`POINTS`: points of a cloud that it uses; 0 for images and videos."""
+    num_frames: int = 0
+    """`FRAMES`: frames of a clip that it takes; 0 for any number, and for all but videos."""
 
     @property
     def domain(self) -> str:
@@ -139,7 +141,7 @@ def find_extractor(name: str) -> ExtractorPart:
         UsageError: no network has that name, or it is of another kind.
     """
     file = _find_kind(name, "extractor")
-    return ExtractorPart(name, file, getattr(file, "POINTS", 0))
+    return ExtractorPart(name, file, getattr(file, "POINTS", 0), getattr(file, "FRAMES", 0))
 
 
 def find_embedder(name: str) -> Any:

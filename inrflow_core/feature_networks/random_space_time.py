@@ -12,16 +12,15 @@ the sign of their outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.errors import UsageError
+from inrflow_core.feature_networks._video_features import ClipExtractor
 from inrflow_core.feature_networks._weights_file import Weights, seeded_normal_weights
 
 KIND = "extractor"
@@ -40,41 +39,10 @@ CHUNK = 8
 """Clips in a batch of the network: limits memory."""
 
 
-def load(path: Path | None = None, device: str | torch.device = "cpu") -> Extractor:
+def load(path: Path | None = None, device: str | torch.device = "cpu") -> ClipExtractor:
     """The network, which has no weights file."""
-    return Extractor(SpaceTimeFilters().to(device).eval().requires_grad_(False), torch.device(device))
-
-
-class Extractor:
-    """The network on a device; `feature_networks._contract.FeatureExtractor`."""
-
-    def __init__(self, network: SpaceTimeFilters, device: torch.device) -> None:
-        self.network, self.device = network, device
-
-    @torch.inference_mode()
-    def __call__(
-        self, clips: UInt8[np.ndarray, "B T H W C"], outputs: Sequence[str], preprocessing: str
-    ) -> dict[str, Float32[Tensor, "B F"]]:
-        """Features on the CPU; gray clips are used as color clips of three equal channels.
-
-        Raises:
-            UsageError: unknown output or preprocessing, or the clips are too short or too small.
-        """
-        for kind, name, allowed in (
-            ("preprocessing", preprocessing, PREPROCESSING),
-            *(("output", output, OUTPUTS) for output in outputs),
-        ):
-            if name not in allowed:
-                raise UsageError(f"there is no {kind} `{name}`", hint=did_you_mean(name, allowed))
-        parts = []
-        for start in range(0, len(clips), CHUNK):
-            pixels = torch.from_numpy(clips[start : start + CHUNK]).to(self.device).float().movedim(-1, 1)
-            parts.append(self.network(pixels.expand(-1, 3, -1, -1, -1)).cpu())
-        return dict.fromkeys(outputs, torch.cat(parts))
-
-    def note(self, preprocessing: str) -> str | None:
-        """None: there are no weights."""
-        return None
+    network = SpaceTimeFilters().to(device).eval().requires_grad_(False)
+    return ClipExtractor({"v1": network}, OUTPUTS, CHUNK, torch.device(device), {})
 
 
 class SpaceTimeFilters(nn.Module):
@@ -88,8 +56,8 @@ class SpaceTimeFilters(nn.Module):
             self.register_buffer(f"first_{scale}", first)
             self.register_buffer(f"second_{scale}", second)
 
-    def forward(self, pixels: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B F"]:
-        """The features; raises UsageError for clips of too few frames or pixels."""
+    def forward(self, pixels: Float[Tensor, "B 3 T H W"]) -> dict[str, Float[Tensor, "B 192"]]:
+        """The one output; raises UsageError for clips of too few frames or pixels."""
         frames, rows, columns = pixels.shape[2:]
         if frames < MIN_FRAMES or min(rows, columns) < MIN_SIDE:
             raise UsageError(
@@ -104,7 +72,7 @@ class SpaceTimeFilters(nn.Module):
             z = F.relu(_same(y[:, :, :, ::2, ::2], self.get_buffer(f"second_{scale}")))
             parts = F.adaptive_avg_pool3d(z, 2).flatten(1)
             statistics += [y.mean(dim=(2, 3, 4)), y.std(dim=(2, 3, 4), correction=0), parts]
-        return torch.cat(statistics, dim=1)
+        return {"all": torch.cat(statistics, dim=1)}
 
 
 def _same(x: Float[Tensor, "B I t h w"], weight: Float[Tensor, "O I l k k"]) -> Float[Tensor, "B O t h w"]:

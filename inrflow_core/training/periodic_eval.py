@@ -244,7 +244,7 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
     """The evaluations of a preset; None if it has no table [eval]. Nothing is computed or written.
 
     Raises:
-        UsageError: a metric is unknown, samples are too few, or the data lack the split.
+        UsageError: a metric is unknown, samples are too few, clips too short or too long, or the data lack the split.
         MissingError: the weights of a feature network are absent.
     """
     if preset.eval is None:
@@ -273,6 +273,7 @@ def prepare(preset: Preset, shards: ShardDataset, out: Path, device: str) -> Eva
         own_reference.add("condition")
     for metric in metrics:
         _check_metric(metric, num, reference, own_reference)
+    metric_specs.check_frames(metrics, f"[eval] the clips of {reference.display_name}", reference.shape)
     identity = " ".join([reference.digest, reference.split or "", *(metric.full for metric in metrics)])
     folder = out / FOLDER / hashlib.sha256(identity.encode()).hexdigest()[:16]
     settings = gather.EvaluationSettings(

@@ -52,6 +52,23 @@ def test_rows_are_those_of_all_images_in_their_order(items: SampleCollection, tm
     assert moments.count == 50
 
 
+def test_a_stopped_pass_over_clips_loses_at_most_64(tmp_path: Path):
+    clips = np.random.default_rng(0).integers(0, 256, (150, 2, 4, 4, 1), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", videos=clips)
+    one = FeatureCache(open_collection(tmp_path / "a.npz"), ("rows",), "v1", tmp_path / "cache")
+
+    class Means(Rows):
+        def __call__(self, images, outputs, form):
+            return super().__call__(images.mean(1), outputs, form)
+
+    with pytest.raises(KeyboardInterrupt):
+        one.run(Means(most=149))
+    rest = Means()
+    one.run(rest)
+    assert rest.seen == 22
+    np.testing.assert_allclose(one.select_rows("rows"), clips[..., 0].mean(1).mean(1), rtol=1e-6)
+
+
 def test_a_stopped_pass_resumes_and_a_finished_one_is_not_repeated(items: SampleCollection, tmp_path: Path):
     one = FeatureCache(items, ("rows",), "v1", tmp_path / "kept")
     with pytest.raises(KeyboardInterrupt):
