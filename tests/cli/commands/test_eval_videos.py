@@ -11,8 +11,12 @@ import torch
 
 from inrflow_cli import console
 from inrflow_cli.app import run
+from inrflow_core.errors import UsageError
 from inrflow_core.feature_networks import i3d
+from inrflow_core.training import setup
+from inrflow_core.training.setup import TrainJob
 from tests.feature_networks import i3d_published
+from tests.training import small
 from tools import convert_weights
 
 CLIPS = np.random.default_rng(0).integers(0, 256, (4, 16, 10, 14, 3), dtype=np.uint8)
@@ -76,6 +80,7 @@ def test_clips_of_another_length_and_absent_weights_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_statistics_of_shards_are_computed_once_and_serve_as_the_reference(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -110,3 +115,29 @@ def test_statistics_of_shards_are_computed_once_and_serve_as_the_reference(
         == 2
     )
     assert "frames each, and `fvd:pvdm` is of clips of 16" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_evaluation_in_training_refuses_clips_of_another_length_before_the_first_step(weights: Path, tmp_path: Path):
+    words = [
+        "prepare",
+        "moving-digits",
+        "--out",
+        "shards",
+        "--set",
+        "resolution=8",
+        "--set",
+        "frames=4",
+        "--limit",
+        "24",
+    ]
+    assert run(words) == 0
+    tables = {
+        "domain": {"name": "video", "resolution": 8, "frames": 4},
+        "network": {"width": 16, "depth": 1, "heads": 2, "latents": 8, "encoder": "spatial"},
+        "condition": None,
+    }
+    evaluation = {"every": 2, "num": 4, "metrics": ["fvd:pvdm"], "weights": str(weights)}
+    job = TrainJob(small.preset(tables, eval=evaluation), tmp_path / "run", data=tmp_path / "shards", device="cpu")
+    with pytest.raises(UsageError, match="have 4 frames each, and `fvd:pvdm` is of clips of 16"):
+        setup.check_job(job, {})
+    assert not (tmp_path / "run").exists()
