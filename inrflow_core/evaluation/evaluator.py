@@ -18,7 +18,7 @@ from inrflow_core.evaluation.gather import EvaluationSettings, Gatherer
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Score
 from inrflow_core.metrics._inputs import Cost, InputSpec, MetricInputs, ReferenceStats
-from inrflow_core.metrics._shape_inputs import ItemValues, MeshSpec, ShapeSpec
+from inrflow_core.metrics._shape_inputs import ItemSpec, ItemValues
 from inrflow_core.metrics._view_inputs import ViewScores
 from inrflow_core.sample_files import scene_views
 from inrflow_core.sample_files.collection import SampleCollection
@@ -86,12 +86,12 @@ class Evaluator:
         return {name: inputs.per_scene() for name, inputs in gathered.items() if isinstance(inputs, ViewScores)}
 
     def cached_items(self, samples: EvaluatedSamples, metrics: Sequence[MetricSpec]) -> dict[str, dict[str, float]]:
-        """The value of each shape by the full names of the metrics of single shapes that were computed of these samples."""
+        """The value of each item by the full names of the metrics of single items that were computed of these samples."""
         assert self._samples is samples
         found = {}
         for metric in metrics:
             inputs = self._context.gathered(metric.inputs.key())
-            if isinstance(inputs, ItemValues) and isinstance(metric.inputs, ShapeSpec | MeshSpec):
+            if isinstance(inputs, ItemValues) and isinstance(metric.inputs, ItemSpec):
                 found[metric.full] = inputs.per_item(metric.inputs.measure)
         return found
 

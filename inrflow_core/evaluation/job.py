@@ -126,6 +126,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets, held_out), domain)
     reconstructions.check(metrics, targets, held_out, samples, job.sampling)
     shape_sets.check(metrics, samples)
+    sampling_plan.check_samples_per_item(metrics, targets, job.sampling)
     scorer = evaluator.Evaluator(reference, _settings(job))
     scorer.check(metrics)
     missing = scorer.missing(metrics)

@@ -251,6 +251,35 @@ def _reason(work: SamplingWork) -> str:
     return ", and meshes are of the preset's grid" if work.generates else ", and one call encodes what these compare"
 
 
+def check_samples_per_item(
+    metrics: Sequence[MetricSpec], targets: Sequence[EvaluatedModel], sampling: SamplingSettings
+) -> None:
+    """Raise UsageError unless runs draw the samples of each item that metrics compare with each other."""
+    drawn = sampling.samples_per_item or 1
+    for metric in metrics:
+        count = metric.inputs.samples_per_item
+        if count is None:
+            continue
+        for target in targets:
+            if target.kind is None:
+                raise UsageError(
+                    f"`{metric.full}` compares samples of one text, and `{target.name}` is conditioned on none",
+                    hint="leave the metric out, or evaluate the run of a model conditioned on texts",
+                )
+            if drawn != count:
+                raise UsageError(
+                    f"`{metric.full}` compares {count} samples of each of the reference's "
+                    f"{reference_inputs.noun_of(target.kind)}, and {drawn} would be drawn",
+                    hint=f"add `--samples-per-item {count}`; `--num` sets how many items of the reference are used",
+                )
+            if sampling.view == reference_inputs.PAIRED_BY_SEED:
+                raise UsageError(
+                    f"`{metric.full}` compares samples of one of an item's {reference_inputs.noun_of(target.kind)}, and "
+                    f"`--view {sampling.view}` chooses another for each",
+                    hint="give its number with `--view`, or leave it out",
+                )
+
+
 def plan_samples(target: EvaluatedModel, work: SamplingWork) -> ReferenceSamplingPlan | None:
     """The reference items that a target's samples are conditioned on; None for a target without such conditions.
 

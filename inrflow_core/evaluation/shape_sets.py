@@ -20,14 +20,14 @@ from inrflow_core.evaluation import metric_specs
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.evaluation.sample_proteins import provenance_facts
-from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingWork, sample_request
+from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingWork, plan_samples, sample_request
 from inrflow_core.fields import Field, PointwiseField
 from inrflow_core.geometry import mesh_interior
 from inrflow_core.geometry.mesh import Mesh, sample_surface_with_normals
 from inrflow_core.models import Model
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sample_files.collection import ArrayCollection, SampleCollection, ShardCollection
-from inrflow_core.sampling import invert, provenance, sample
+from inrflow_core.sampling import invert, provenance, reference_inputs, sample
 from inrflow_core.shards.batch import Batch, ConditionSelection
 
 NAME = "meshes"
@@ -94,16 +94,21 @@ def mesh_set(target: EvaluatedModel, work: SamplingWork, model: Model) -> Evalua
     """The meshes of the first samples of a run, computed when they are read; None if no metric needs them."""
     if not any(metric.inputs.matched_by == "mesh" for metric in work.metrics):
         return None
-    request = sample_request(model, work, None)
+    plan = plan_samples(target, work)
+    request = sample_request(model, work, plan)
     options = work.sampling.options(model, request.labels)
     origin = provenance.provenance(model, target.weights, request, options)
+    if plan is not None:
+        reference_inputs.check(plan, model)
+        origin |= plan.to_json()
     facts: Mapping[str, Any] = provenance_facts(target, work, model, options, origin)
     count = min(len(request.seeds), MOST_MESHES)
 
     def load(indices: Int64[np.ndarray, " S"]) -> Batch:
         seeds = [request.seeds[int(index)] for index in indices]
         labels = None if request.labels is None else [request.labels[int(index)] for index in indices]
-        return _mesh_batch(model, sample.sample_fields(model, seeds, labels, options))
+        condition = {} if plan is None else reference_inputs.condition(model, plan, indices.tolist())
+        return _mesh_batch(model, sample.sample_fields(model, seeds, labels, options, condition))
 
     digest = hashlib.sha256(f"meshes {origin} {count}".encode()).hexdigest()
     names = [f"seed-{seed}" for seed in request.seeds[:count]]

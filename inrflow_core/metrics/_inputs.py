@@ -62,6 +62,10 @@ class Items(Protocol):
         """A number for each item that dependent items share, such as views of one scene; None if all are independent."""
         ...
 
+    def item_names(self) -> list[str]:
+        """Names of all items."""
+        ...
+
     def read(self, indices: Sequence[int]) -> Batch:
         """The items at `indices`, in that order; raises IntegrityError if one is damaged."""
         ...
@@ -220,6 +224,11 @@ class InputSpec(ABC):
     def matched_by(self) -> MatchedBy:
         """How each sample finds its own reference item."""
         return ""
+
+    @property
+    def samples_per_item(self) -> int | None:
+        """The samples of each item of the reference that are compared with each other; None if they are not."""
+        return None
 
     @abstractmethod
     def key(self) -> Hashable:

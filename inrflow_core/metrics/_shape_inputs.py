@@ -40,7 +40,15 @@ MESH_FACTS = ("is_watertight", "components")
 
 
 @dataclass(frozen=True)
-class ShapeSpec(InputSpec):
+class ItemSpec(InputSpec):
+    """A measure of single items, whose values are `ItemValues`."""
+
+    measure: str
+    """Its name in `ItemValues.values`."""
+
+
+@dataclass(frozen=True)
+class ShapeSpec(ItemSpec):
     """A measure of held-out shapes that a model encodes by one call and evaluates again."""
 
     measure: str
@@ -60,7 +68,7 @@ class ShapeSpec(InputSpec):
 
 
 @dataclass(frozen=True)
-class MeshSpec(InputSpec):
+class MeshSpec(ItemSpec):
     """A fact of each drawn mesh."""
 
     measure: str

@@ -379,6 +379,11 @@ def _check_metric(metric: MetricSpec, num: int, reference: SampleCollection, own
             f"[eval] `{metric.full}` compares each sample with its own reference, and new samples have none",
             hint="take it out of `metrics`",
         )
+    if metric.inputs.samples_per_item is not None:
+        raise UsageError(
+            f"[eval] `{metric.full}` compares several samples of one item, and one of each is drawn while a model trains",
+            hint="take it out of `metrics`, and compute it by `inrflow eval`",
+        )
     minimum = metric.metric.min_items
     for name, count in {"num": num, "reference": reference.count}.items():
         if count < minimum:

@@ -20,6 +20,7 @@ from inrflow_core.metrics._contract import Metric, MetricFile
 from inrflow_core.metrics._image_pairs import ImagePairSpec
 from inrflow_core.metrics._inputs import FeatureSpec, InputSpec
 from inrflow_core.metrics._matched_inputs import MatchedFeatureSpec
+from inrflow_core.metrics._mutual_inputs import MutualSpec
 from inrflow_core.metrics._protein_inputs import StructureSpec
 from inrflow_core.metrics._shape_inputs import MESH_FACTS, SHAPE_MEASURES, MeshSpec, ShapeSpec
 from inrflow_core.metrics._view_inputs import MEASURES, ViewSpec
@@ -69,6 +70,9 @@ def checks_of(spec: InputSpec, domain: str) -> Iterator[bool]:
             yield alignment in residue_alignment.ALIGNMENT_MODES and domain == "protein"
         case ViewSpec(measure):
             yield measure in MEASURES and domain == "radiance"
+        case MutualSpec(distance, count, points):
+            yield distance in registry.names("distances") and domain == "shape"
+            yield count > 1 and points > 0
         case ShapeSpec(measure):
             yield measure in SHAPE_MEASURES and domain == "shape"
         case MeshSpec(measure):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import trimesh
 from inrflow_cli import app, console
 from inrflow_core.config import toml
 from inrflow_core.datasets import occupancy_solids
+from inrflow_core.metrics._mutual_inputs import mutual_difference
 from inrflow_core.preparation import job, pipeline
 from inrflow_core.sample_files import readers
 from inrflow_core.sampling import reference_inputs, sample
@@ -144,6 +146,40 @@ def test_eval_draws_a_sample_for_the_texts_of_the_reference(inrflow: Inrflow, fo
     tokens = reference_inputs.condition(model, plan, range(3))["text_tokens"].numpy()
     stored = shards.read("val", items.tolist()).condition["text_tokens"]
     np.testing.assert_array_equal(tokens, stored[range(3), read.condition["view"]])
+
+
+def test_eval_draws_several_samples_of_each_text_for_tmd(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
+    words = ("eval", "--run", folders["run"], "--reference", folders["shards"], "--num", "2", "--metrics", "tmd:k5")
+    inrflow(*words, "--samples-per-item", "5", "--out", "results")
+    (result,) = json.loads((tmp_path / "results/metrics.json").read_text())["results"]
+    (score,) = result["scores"]
+    assert (score["metric"], score["samples"], score["reference"]) == ("tmd:k5:cd:2048:as-drawn", 10, 2)
+    (path,) = (tmp_path / "results").rglob("*.h5")
+    values = ShardDataset(path).read("samples", range(10)).values
+    each = [mutual_difference(values[start : start + 5], "cd") for start in (0, 5)]
+    assert score["value"] == pytest.approx(100 * np.mean(each), rel=1e-9)
+    assert list(result["items"][score["metric"]].values()) == pytest.approx(each, rel=1e-9)
+    inrflow(*words, "--samples-per-item", "5", "--out", "results", "--overwrite")
+    assert json.loads((tmp_path / "results/metrics.json").read_text())["results"] == [result]
+    said = inrflow(*words, "--out", "one", code=2)
+    assert "compares 5 samples of each of the reference's texts, and 1 would be drawn" in said
+    assert "`--view by-seed` chooses another for each" in inrflow(
+        *words, "--samples-per-item", "5", "--view", "by-seed", "--out", "seeds", code=2
+    )
+    tiny.run_folder(tmp_path / "labels", tiny.SHAPES)
+    words = ("eval", "--run", tmp_path / "labels", *words[3:], "--out", "labels-out")
+    assert "compares samples of one text, and `labels` is conditioned on none" in inrflow(*words, code=2)
+
+
+def test_eval_draws_meshes_under_the_texts_of_the_reference(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
+    words = ("eval", "--run", folders["run"], "--reference", folders["shards"], "--num", "4")
+    inrflow(*words, "--metrics", "mmd:cd:ddmi,components", "--guidance", "5", "--out", "results")
+    meshes, drawn = json.loads((tmp_path / "results/metrics.json").read_text())["results"]
+    assert [one["name"] for one in (meshes, drawn)] == ["run, meshes", "run"]
+    (path,) = (tmp_path / "results").rglob("*.h5")
+    is_empty = [not values.any() for values in ShardDataset(path).read("samples", range(4)).values]
+    pieces = meshes["items"]["components:preset-grid"]
+    assert [pieces[f"seed-{seed}"] == 0 for seed in range(4)] == is_empty and meshes["samples"]["count"] == 4
 
 
 def test_a_file_is_encoded_without_a_text(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
