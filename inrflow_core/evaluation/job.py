@@ -123,10 +123,10 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     reference = _open_reference(job, domain)
     num = job.sampling.num or min(reference.count if not isinstance(reference, ReferenceStats) else MOST, MOST)
     held_out = reconstructions.originals(reference, _classes(job), num) if targets else None
-    metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets, held_out), domain)
+    metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets, reference, held_out), domain)
     reconstructions.check(metrics, targets, held_out, samples, job.sampling)
     shape_sets.check(metrics, samples)
-    sampling_plan.check_samples_per_item(metrics, targets, job.sampling)
+    sampling_plan.check_conditions(metrics, targets, job.sampling)
     scorer = evaluator.Evaluator(reference, _settings(job))
     scorer.check(metrics)
     missing = scorer.missing(metrics)
@@ -334,7 +334,11 @@ def _domain(job: EvaluationJob, existing: Sequence[EvaluatedSamples], targets: S
 
 
 def _default(
-    job: EvaluationJob, domain: str, targets: Sequence[EvaluatedModel], held_out: SampleCollection | None
+    job: EvaluationJob,
+    domain: str,
+    targets: Sequence[EvaluatedModel],
+    reference: SampleCollection | ReferenceStats,
+    held_out: SampleCollection | None,
 ) -> Sequence[str]:
     """The metrics by default: those of the domain that need no weights."""
     names = [*domain_class(domain).DEFAULT_METRICS]
@@ -342,7 +346,10 @@ def _default(
         names = [one.full for one in metric_specs.parse_metrics(names, domain) if one.inputs.matched_by != "view"]
     kinds = {target.kind for target in targets}
     if len(kinds) == 1 and not job.samples:
-        names += reference_inputs.metrics_of(kinds.pop())
+        (kind,) = kinds
+        names += reference_inputs.metrics_of(kind)
+        if kind == "text" and not isinstance(reference, ReferenceStats) and (reference.labels() >= 0).all():
+            names += [name for name in ("accuracy",) if name in metric_specs.metrics_of_domain(domain)]
     if not job.samples:
         names += reconstructions.default_metrics(targets, held_out, job.sampling) + shape_sets.default_metrics(domain)
     if (job.sampling.samples_per_item or 1) > 1:

@@ -166,7 +166,7 @@ def check_points(
                     f"{what} have {shape[0]:,} points each, and `{metric.full}` needs {needed:,}",
                     hint=f"sample with `--points {needed}`",
                 )
-            if not isinstance(reference, ReferenceStats) and reference.shape[0] < needed:
+            if spec.needs_reference and not isinstance(reference, ReferenceStats) and reference.shape[0] < needed:
                 raise UsageError(
                     f"the clouds of the reference {reference.display_name} have {reference.shape[0]:,} points each, and "
                     f"`{metric.full}` needs {needed:,}",

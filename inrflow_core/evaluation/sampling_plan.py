@@ -251,10 +251,18 @@ def _reason(work: SamplingWork) -> str:
     return ", and meshes are of the preset's grid" if work.generates else ", and one call encodes what these compare"
 
 
-def check_samples_per_item(
+def check_conditions(
     metrics: Sequence[MetricSpec], targets: Sequence[EvaluatedModel], sampling: SamplingSettings
 ) -> None:
-    """Raise UsageError unless runs draw the samples of each item that metrics compare with each other."""
+    """Raise UsageError unless runs draw samples of classes, and of each item as many, as metrics compare."""
+    for metric in metrics:
+        for target in targets:
+            if metric.inputs.needs_class and (target.preset.condition is None or sampling.label == labels.NO_CLASS):
+                raise UsageError(
+                    f"`{metric.full}` compares the class of a sample with the requested one, and `{target.name}` draws samples "
+                    "of none",
+                    hint="leave the metric out, or evaluate samples under labels or texts",
+                )
     drawn = sampling.samples_per_item or 1
     for metric in metrics:
         count = metric.inputs.samples_per_item

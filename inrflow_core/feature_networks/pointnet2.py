@@ -32,6 +32,40 @@ KIND = "extractor"
 DOMAIN = "points"
 OUTPUTS = {"features": 512, "logits": 40}
 PREPROCESSING = ("point-e",)
+CLASSES = (
+    *(
+        "airplane",
+        "bathtub",
+        "bed",
+        "bench",
+        "bookshelf",
+        "bottle",
+        "bowl",
+        "car",
+        "chair",
+        "cone",
+        "cup",
+        "curtain",
+        "desk",
+    ),
+    *("door", "dresser", "flower_pot", "glass_box", "guitar", "keyboard", "lamp", "laptop", "mantel", "monitor"),
+    *(
+        "night_stand",
+        "person",
+        "piano",
+        "plant",
+        "radio",
+        "range_hood",
+        "sink",
+        "sofa",
+        "stairs",
+        "stool",
+        "table",
+        "tent",
+    ),
+    *("toilet", "tv_stand", "vase", "wardrobe", "xbox"),
+)
+"""The classes of ModelNet40 in the order of its list of names, which is that of the logits."""
 POINTS = 4096
 
 POINT_E = "pointnet.pt"

@@ -74,8 +74,10 @@ class DistanceSpec(InputSpec):
     def key(self) -> Hashable:
         return "distances", self.distance, self.normalization
 
-    def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> Distances:
-        """All distances that metrics of this key need; own references for a spec with `is_paired` alone."""
+    def gather(
+        self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]
+    ) -> MetricInputs:
+        """`Distances`: all that metrics of this key need; own references for a spec with `is_paired` alone."""
         items, spec = items_of(reference), self._covering(context.alike)
         distances = context.once(spec, lambda: context.distances(samples, items, spec))
         return (
@@ -89,7 +91,7 @@ class DistanceSpec(InputSpec):
 
     def _covering(self, specs: Any) -> DistanceSpec:
         """The spec of the distances that all `specs` of this key need."""
-        return replace(self, is_within=any(spec.is_within for spec in specs), is_paired=False)
+        return DistanceSpec(self.distance, self.normalization, is_within=any(spec.is_within for spec in specs))
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,17 @@ class Items(Protocol):
         """A number for each item that dependent items share, such as views of one scene; None if all are independent."""
         ...
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes by number; empty where items have no classes, or these no names."""
+        ...
+
     def item_names(self) -> list[str]:
         """Names of all items."""
+        ...
+
+    def labels(self) -> Int64[np.ndarray, " N"]:
+        """The class of each item by number, -1 for none."""
         ...
 
     def read(self, indices: Sequence[int]) -> Batch:
@@ -229,6 +238,11 @@ class InputSpec(ABC):
     def samples_per_item(self) -> int | None:
         """The samples of each item of the reference that are compared with each other; None if they are not."""
         return None
+
+    @property
+    def needs_class(self) -> bool:
+        """Whether the class that each sample was requested to have is compared: of its label, or of the item of its condition."""
+        return False
 
     @abstractmethod
     def key(self) -> Hashable:

@@ -120,6 +120,15 @@ class SampleCollection(Protocol):
         """Number of items of each class by its name, in the order of the classes; empty where items have no classes."""
         ...
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes by number; empty where items have no classes, or these no names."""
+        ...
+
+    def labels(self) -> Int64[np.ndarray, " N"]:
+        """The class of each item by number, -1 for none."""
+        ...
+
     def structures(self, indices: Sequence[int]) -> list[Structure]:
         """The proteins at `indices`, each with its item's name; raises UsageError unless the items are proteins."""
         ...
@@ -205,6 +214,13 @@ class _Collection(ABC):
 
     def class_counts(self) -> Mapping[str, int]:
         return {}
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return ()
+
+    def labels(self) -> Int64[np.ndarray, " N"]:
+        return np.full(self.count, -1, dtype=np.int64)
 
     def structures(self, indices: Sequence[int]) -> list[Structure]:
         raise UsageError(
@@ -354,9 +370,16 @@ class ShardCollection(_Collection):
         names = self.shards.names(self.shard_split)
         return names if self.source_indices is None else [names[index] for index in self.source_indices]
 
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.shards.classes
+
+    def labels(self) -> Int64[np.ndarray, " N"]:
+        labels = self.shards.labels(self.shard_split).astype(np.int64)
+        return labels if self.source_indices is None else labels[self.source_indices]
+
     def class_counts(self) -> Mapping[str, int]:
-        labels = self.shards.labels(self.shard_split)
-        labels = labels if self.source_indices is None else labels[self.source_indices]
+        labels = self.labels()
         counts = np.bincount(labels[labels >= 0], minlength=len(self.shards.classes))
         named = dict(zip(self.shards.classes, counts.tolist(), strict=False))
         return {name: count for name, count in named.items() if count}

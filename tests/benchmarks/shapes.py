@@ -26,8 +26,10 @@ from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from inrflow_core import models
+from inrflow_core.distances import cd
 from inrflow_core.geometry import isosurface
 from inrflow_core.geometry.mesh import Mesh, sample_surface
+from inrflow_core.metrics._class_inputs import class_of_nearest
 from inrflow_core.models import Model
 from inrflow_core.runs import run
 from inrflow_core.sampling import sample
@@ -112,8 +114,7 @@ def largest(one: Mesh, other: Mesh) -> float:
 def samples(model: Model, shards: ShardDataset, num: int) -> None:
     """Print the shares of right classes and of watertight meshes."""
     domain, held_out = model.domain, shards.read("val", range(shards.count("val")))
-    real = [points[:POINTS].astype(np.float64) for points in held_out.values]
-    trees, classes = [cKDTree(points) for points in real], len(shards.classes)
+    real, classes = [cd.prepare(points[:POINTS]) for points in held_out.values], len(shards.classes)
     labels, is_right, is_watertight = np.arange(num) % classes, np.zeros(num, bool), np.zeros(num, bool)
     for start in range(0, num, BATCH):
         seeds = list(range(start, min(num, start + BATCH)))
@@ -127,12 +128,8 @@ def samples(model: Model, shards: ShardDataset, num: int) -> None:
             if len(mesh.faces):
                 is_watertight[seed] = is_closed(mesh)
                 points = sample_surface(mesh, POINTS, seed=0)
-                tree = cKDTree(points)
-                distances = [
-                    np.square(other.query(points)[0]).mean() + np.square(tree.query(cloud)[0]).mean()
-                    for other, cloud in zip(trees, real, strict=True)
-                ]
-                is_right[seed] = held_out.labels[int(np.argmin(distances))] == labels[seed]
+                distances = np.array([[cd.distance(cd.prepare(points), other) for other in real]])
+                is_right[seed] = class_of_nearest(distances, held_out.labels)[0] == labels[seed]
     print(f"right class {is_right.mean():.1%} of {num}, watertight {is_watertight.mean():.1%}")
     for number, name in enumerate(shards.classes):
         print(f"{name}: {is_right[number::classes].mean():.0%}")

@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from inrflow_core import models
 from inrflow_core.conditioners.text import TextInput
 from inrflow_core.datasets._solid_captions import PROPORTIONS, Proportion
+from inrflow_core.distances import cd
+from inrflow_core.metrics._class_inputs import class_of_nearest
 from inrflow_core.models import Model
 from inrflow_core.runs import run
 from inrflow_core.sampling import condition_inputs, sample
@@ -96,18 +97,13 @@ def draw(model: Model, text: str, num: int, guidance: float, real: np.ndarray, l
     clouds = np.concatenate([values for _, values in sample.iter_samples(model, request, options)])
     ratios: dict[str, list[float]] = {"height": [], "rise": [], "width": []}
     nearest = []
-    others = [points[:POINTS].astype(np.float64) for points in real]
-    trees = [cKDTree(points) for points in others]
+    others = [cd.prepare(points[:POINTS]) for points in real]
     for cloud in clouds:
         height, longer, shorter = measured(cloud) if cloud.any() else (np.nan,) * 3
         for name, ratio in (("height", height / longer), ("rise", height / shorter), ("width", shorter / longer)):
             ratios[name].append(ratio)
-        tree, few = cKDTree(cloud[:POINTS]), cloud[:POINTS]
-        distances = [
-            np.square(other.query(few)[0]).mean() + np.square(tree.query(points)[0]).mean()
-            for other, points in zip(trees, others, strict=True)
-        ]
-        nearest.append(labels[int(np.argmin(distances))] if cloud.any() else -1)
+        distances = np.array([[cd.distance(cd.prepare(cloud[:POINTS]), other) for other in others]])
+        nearest.append(class_of_nearest(distances, labels)[0] if cloud.any() else -1)
     return Drawn({name: np.array(values) for name, values in ratios.items()}, np.array(nearest))
 
 

@@ -15,6 +15,7 @@ from inrflow_core.evaluation import metric_specs
 from inrflow_core.feature_networks._contract import find_extractor
 from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics import _contract, fid, mmd
+from inrflow_core.metrics._class_inputs import ClassifierSpec
 from inrflow_core.metrics._cloud_inputs import CloudSpec, DistanceSpec
 from inrflow_core.metrics._contract import Metric, MetricFile
 from inrflow_core.metrics._image_pairs import ImagePairSpec
@@ -57,6 +58,9 @@ def checks_of(spec: InputSpec, domain: str) -> Iterator[bool]:
         case FeatureSpec(network, output, preprocessing):
             file: Any = find_extractor(network).file
             yield output in file.OUTPUTS and preprocessing in file.PREPROCESSING and domain == file.DOMAIN
+        case ClassifierSpec(network):
+            yield from checks_of(spec.logits, domain)
+            yield len(find_extractor(network).file.CLASSES) == find_extractor(network).file.OUTPUTS["logits"]
         case DistanceSpec(distance, normalization):
             yield distance in registry.names("distances")
             yield normalization in point_clouds.PROTOCOLS and domain == "points"

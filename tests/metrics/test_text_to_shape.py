@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation.gather import EvaluationSettings, Gatherer
-from inrflow_core.metrics import tmd
+from inrflow_core.feature_networks import pointnet2
+from inrflow_core.metrics import accuracy, mmd, tmd
 from inrflow_core.metrics._mutual_inputs import MutualSpec, mutual_difference
 from inrflow_core.sample_files.collection import ArrayCollection
+from tests.feature_networks import published
 
 RNG = np.random.default_rng(0)
 SURFACES = RNG.uniform(-0.5, 0.5, (15, 300, 3)).astype(np.float32)
@@ -84,3 +88,87 @@ def test_an_empty_sample_is_a_point_and_is_counted(tmp_path: Path):
     without = tmd.jackknife_values(inputs, tmd.PROTOCOLS[0], 3)
     each = 100 * inputs.values["cd"]
     assert sorted(without) == pytest.approx(sorted((each.sum() - one) / 2 for one in each))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labeled(ArrayCollection):
+    """Shapes with classes."""
+
+    numbers: np.ndarray
+    names_of_classes: tuple[str, ...] = ("cone", "table", "chair")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.names_of_classes
+
+    def labels(self) -> np.ndarray:
+        return self.numbers
+
+
+def labeled(values: np.ndarray, numbers: np.ndarray, name: str = "a") -> Labeled:
+    plain = collection(values, name)
+    return Labeled(**{field.name: getattr(plain, field.name) for field in fields(plain)}, numbers=numbers)
+
+
+def accuracy_of(samples: ArrayCollection, reference: ArrayCollection, folder: Path) -> tuple[float, str | None]:
+    spec, protocol = accuracy.inputs(accuracy.PROTOCOLS[0]), accuracy.PROTOCOLS[0]
+    context = Gatherer(EvaluationSettings(folder)).sharing([spec, mmd.inputs("cd:inrflow")])
+    inputs = spec.gather(samples, reference, context)
+    return accuracy.compute(inputs, protocol), accuracy.remark(inputs, protocol)
+
+
+LABELS = np.arange(15) % 3
+
+
+def test_samples_that_are_the_reference_have_accuracy_100(tmp_path: Path):
+    reference = labeled(SURFACES, LABELS, "reference")
+    assert accuracy_of(labeled(SURFACES, LABELS, "same"), reference, tmp_path) == (100, None)
+    order = RNG.permutation(15)
+    assert accuracy_of(labeled(SURFACES[order], LABELS[order], "order"), reference, tmp_path)[0] == 100
+    shifted = labeled(SURFACES, (LABELS + (np.arange(15) < 3)) % 3, "three wrong")
+    assert accuracy_of(shifted, reference, tmp_path)[0] == 80
+
+
+def test_under_texts_the_class_is_that_of_the_item(tmp_path: Path):
+    reference, items = labeled(SURFACES, LABELS, "reference"), np.arange(15)[::-1]
+    conditions = {"item": items, "view": np.zeros(15, np.int64)}
+    assert accuracy_of(collection(SURFACES[items], "right", **conditions), reference, tmp_path)[0] == 100
+    expected = 100 * np.mean(LABELS[items] == LABELS)
+    assert accuracy_of(collection(SURFACES, "turned", **conditions), reference, tmp_path)[0] == pytest.approx(expected)
+
+
+def test_an_empty_sample_has_no_class_and_an_unknown_class_is_refused(tmp_path: Path):
+    values = SURFACES.copy()
+    values[:3] = 0
+    reference = labeled(SURFACES, LABELS, "reference")
+    found = accuracy_of(labeled(values, LABELS, "empty"), reference, tmp_path)
+    assert found == (80, "3 of 15 samples are empty, and so of no class")
+    part = labeled(SURFACES[:2], LABELS[:2], "part")
+    with pytest.raises(UsageError, match="`part` has no item of the class `chair`"):
+        accuracy_of(labeled(SURFACES, LABELS, "same"), part, tmp_path)
+    with pytest.raises(UsageError, match="cannot be matched|are not known"):
+        accuracy_of(collection(SURFACES, "plain"), collection(SURFACES[:4], "bare"), tmp_path)
+
+
+def test_a_classifier_gives_the_class_of_its_largest_logit(tmp_path: Path):
+    torch.manual_seed(0)
+    network = pointnet2.PointNet2()
+    published.randomize(network)
+    published.write(tmp_path / "pointnet2.safetensors", network.state_dict(), published.metadata(pointnet2.WEIGHTS))
+    clouds = RNG.uniform(-0.5, 0.5, (3, 4096, 3)).astype(np.float32)
+    clouds[1] *= (1, 0.1, 0.1)
+    context = Gatherer(EvaluationSettings(tmp_path, weights_folder=tmp_path))
+    loaded = pointnet2.load(tmp_path / "pointnet2.safetensors")
+    best = loaded(clouds, ("logits",), "point-e")["logits"].argmax(1).tolist()
+    names = tuple(pointnet2.CLASSES[number].replace("_", " ") for number in best)
+    spec = accuracy.inputs("pointnet2:point-e")
+    reference = replace(labeled(SURFACES[:3], np.arange(3), "reference"), names_of_classes=names)
+    spec.check(reference, "accuracy", context)
+    right = replace(labeled(clouds, np.arange(3), "right"), names_of_classes=names)
+    assert accuracy.compute(spec.gather(right, reference, context), "pointnet2:point-e") == 100
+    other = replace(right, names_of_classes=(names[0], *[pointnet2.CLASSES[(best[0] + 1) % 40]] * 2), digest="other")
+    expected = 100 * np.mean([best[0] == best[0], *(number == (best[0] + 1) % 40 for number in best[1:])])
+    assert accuracy.compute(spec.gather(other, reference, context), "pointnet2:point-e") == pytest.approx(expected)
+    unknown = replace(right, names_of_classes=("torus", *names[1:]))
+    with pytest.raises(UsageError, match="`pointnet2` has 40 classes, and `torus` is none of them"):
+        spec.check(unknown, "accuracy", context)

@@ -14,6 +14,7 @@ import trimesh
 from inrflow_cli import app, console
 from inrflow_core.config import toml
 from inrflow_core.datasets import occupancy_solids
+from inrflow_core.geometry import point_clouds
 from inrflow_core.metrics._mutual_inputs import mutual_difference
 from inrflow_core.preparation import job, pipeline
 from inrflow_core.sample_files import readers
@@ -180,6 +181,45 @@ def test_eval_draws_meshes_under_the_texts_of_the_reference(inrflow: Inrflow, fo
     is_empty = [not values.any() for values in ShardDataset(path).read("samples", range(4)).values]
     pieces = meshes["items"]["components:preset-grid"]
     assert [pieces[f"seed-{seed}"] == 0 for seed in range(4)] == is_empty and meshes["samples"]["count"] == 4
+
+
+def test_eval_of_texts_has_accuracy_by_the_nearest_reference_by_default(
+    inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path
+):
+    words = ("eval", "--run", folders["run"], "--reference", folders["shards"], "--num", "4", "--workers", "1")
+    inrflow(*words, "--out", "results")
+    drawn = json.loads((tmp_path / "results/metrics.json").read_text())["results"][1]
+    (score,) = [score for score in drawn["scores"] if score["title"] == "accuracy"]
+    assert (score["metric"], score["samples"], score["reference"]) == ("accuracy:nearest-class:cd:inrflow", 4, 4)
+    shards = ShardDataset(folders["shards"])
+    (path,) = (tmp_path / "results").rglob("*.h5")
+    made = ShardDataset(path).read("samples", range(4))
+    labels = shards.labels("val")
+    sides = [point_clouds.boxed(values, 300) for values in (made.values, shards.read("val", range(4)).values)]
+    nearest = [int(np.argmin([chamfer(cloud, real) for real in sides[1]])) for cloud in sides[0]]
+    is_right = [labels[near] == labels[item] for near, item in zip(nearest, made.condition["item"], strict=True)]
+    assert score["value"] == 100 * np.mean(np.array(is_right) & made.values.any((1, 2)))
+
+
+def chamfer(one: np.ndarray, other: np.ndarray) -> float:
+    squares = np.square(one.astype(np.float64)[:, None] - other[None]).sum(2)
+    return squares.min(0).mean() + squares.min(1).mean()
+
+
+def test_accuracy_that_cannot_be_computed_is_refused(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
+    words = ("eval", "--run", folders["run"], "--num", "3", "--out", "out")
+    shards = ("--reference", folders["shards"])
+    said = inrflow(*words, *shards, "--metrics", "accuracy:pointnet2", "--points", "4096", code=3)
+    assert "the weights of `pointnet2` are absent" in said and "tools/convert_weights.py pointnet2 pointnet.pt" in said
+    np.savez(
+        tmp_path / "points.npz", surface_points=np.random.default_rng(0).uniform(-0.5, 0.5, (3, 300, 3)).astype("f4")
+    )
+    tiny.run_folder(tmp_path / "labels", tiny.SHAPES)
+    run = ("eval", "--run", tmp_path / "labels", "--num", "3", "--out", "out")
+    said = inrflow(*run, "--reference", "points.npz", "--metrics", "accuracy", code=2)
+    assert "`points.npz` has items without a class, and `accuracy:nearest-class:cd:inrflow` takes" in said
+    said = inrflow(*run, *shards, "--metrics", "accuracy", "--label", "none", code=2)
+    assert "`labels` draws samples of none" in said
 
 
 def test_a_file_is_encoded_without_a_text(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
