@@ -5,6 +5,7 @@
     python tools/convert_weights.py vgg16 vgg16-397923af.pth weights/vgg16.safetensors
     python tools/convert_weights.py lpips vgg16-397923af.pth weights/lpips.safetensors --second vgg.pth
     python tools/convert_weights.py clip pytorch_model.bin weights/clip.safetensors
+    python tools/convert_weights.py clip-text-b32 pytorch_model.bin weights/clip-text-b32.safetensors
     python tools/convert_weights.py pointnet2 pointnet.pt weights/pointnet2.safetensors
     python tools/convert_weights.py i3d i3d_torchscript.pt weights/i3d.safetensors --trust
 
@@ -46,6 +47,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 NETWORKS = {
     **{"inception": "Inception", "vgg16": "VGG16", "clip": "ImageEncoder", "clip-bigg": "ImageEncoder"},
     **{"pointnet2": "PointNet2", "ulip2": "PointEncoder", "lpips": "LPIPS", "i3d": "I3D"},
+    "clip-text-b32": "TextEncoder",
 }
 """The class of each network in its file."""
 CHECKPOINTS = ("model_state_dict", "state_dict")

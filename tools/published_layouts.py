@@ -188,22 +188,55 @@ HUGGING_FACE_BLOCK = {
 }
 
 
+OPENAI_TEXT_TOP = {
+    "tokens.weight": "token_embedding.weight",
+    "positions": "positional_embedding",
+    "norm_after": "ln_final",
+}
+HUGGING_FACE_TEXT_TOP = {
+    "tokens.weight": "text_model.embeddings.token_embedding.weight",
+    "positions": "text_model.embeddings.position_embedding.weight",
+    "norm_after": "text_model.final_layer_norm",
+    "projection.weight": "text_projection.weight",
+}
+
+
 def clip_openai(name: str) -> Recipe:
-    """OpenAI's TorchScript: the projection is (in, out)."""
-    if name == "projection.weight":
-        return Recipe(("visual.proj",), _turned)
-    if not name.startswith("blocks."):
-        return Recipe((_replaced(name, OPENAI_TOP),))
-    _, prefix, rest = name.split(".", 2)
-    return Recipe((f"visual.transformer.resblocks.{prefix}.{_replaced(rest, OPENAI_BLOCK)}",))
+    """The image encoder of OpenAI's TorchScript."""
+    return _openai(name, OPENAI_TOP, "visual.transformer", "visual.proj")
+
+
+def clip_text_openai(name: str) -> Recipe:
+    """The text encoder of OpenAI's TorchScript."""
+    return _openai(name, OPENAI_TEXT_TOP, "transformer", "text_projection")
 
 
 def clip_hugging_face(name: str) -> Recipe:
-    """The transformers library's state dict: queries, keys and values are layers of their own."""
+    """The image encoder of the transformers library's state dict."""
+    return _hugging_face(name, HUGGING_FACE_TOP, "vision_model")
+
+
+def clip_text_hugging_face(name: str) -> Recipe:
+    """The text encoder of the transformers library's state dict."""
+    return _hugging_face(name, HUGGING_FACE_TEXT_TOP, "text_model")
+
+
+def _openai(name: str, top: Mapping[str, str], blocks: str, projection: str) -> Recipe:
+    """The projection is (in, out)."""
+    if name == "projection.weight":
+        return Recipe((projection,), _turned)
     if not name.startswith("blocks."):
-        return Recipe((_replaced(name, HUGGING_FACE_TOP),))
+        return Recipe((_replaced(name, top),))
     _, prefix, rest = name.split(".", 2)
-    layer = f"vision_model.encoder.layers.{prefix}."
+    return Recipe((f"{blocks}.resblocks.{prefix}.{_replaced(rest, OPENAI_BLOCK)}",))
+
+
+def _hugging_face(name: str, top: Mapping[str, str], model: str) -> Recipe:
+    """Queries, keys and values are layers of their own."""
+    if not name.startswith("blocks."):
+        return Recipe((_replaced(name, top),))
+    _, prefix, rest = name.split(".", 2)
+    layer = f"{model}.encoder.layers.{prefix}."
     if rest.startswith("attention_in."):
         part = rest.partition(".")[2]
         names = tuple(f"{layer}self_attn.{letter}_proj.{part}" for letter in "qkv")
@@ -329,6 +362,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "vgg16": (vgg16_nvidia, vgg16_torchvision),
     "lpips": (lpips,),
     "clip": (clip_openai, clip_hugging_face),
+    "clip-text-b32": (clip_text_openai, clip_text_hugging_face),
     "clip-bigg": (clip_openai, clip_hugging_face),  # OpenCLIP names its tensors as OpenAI does
     "pointnet2": (pointnet2_point_e,),
     "ulip2": (ulip2,),

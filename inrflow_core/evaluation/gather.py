@@ -124,7 +124,6 @@ class Gatherer(GatherContext[SampleCollection]):
         return self._digests[path]
 
     def extractor(self, network: str) -> Any:
-        """The loaded feature network; raises MissingError where its weights are absent."""
         if network not in self._extractors:
             part = _contract.find_extractor(network)
             self._extractors[network] = part.load(self._weights(network), self.settings.device)

@@ -125,7 +125,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     held_out = reconstructions.originals(reference, _classes(job), num) if targets else None
     metrics = metric_specs.parse_metrics(job.metrics or _default(job, domain, targets, reference, held_out), domain)
     reconstructions.check(metrics, targets, held_out, samples, job.sampling)
-    shape_sets.check(metrics, samples)
+    shape_sets.check(metrics, targets, samples, reference)
     sampling_plan.check_conditions(metrics, targets, job.sampling)
     scorer = evaluator.Evaluator(reference, _settings(job))
     scorer.check(metrics)

@@ -24,11 +24,15 @@ from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingWork, 
 from inrflow_core.fields import Field, PointwiseField
 from inrflow_core.geometry import mesh_interior
 from inrflow_core.geometry.mesh import Mesh, sample_surface_with_normals
+from inrflow_core.metrics._inputs import ReferenceStats
+from inrflow_core.metrics._text_inputs import RenderedTextSpec
 from inrflow_core.models import Model
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sample_files.collection import ArrayCollection, SampleCollection, ShardCollection
 from inrflow_core.sampling import invert, provenance, reference_inputs, sample
+from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
 from inrflow_core.shards.batch import Batch, ConditionSelection
+from inrflow_core.visualization import mesh_grid
 
 NAME = "meshes"
 """Appended to the name of a run: the meshes that it draws."""
@@ -36,6 +40,8 @@ MOST_MESHES = 256
 """Drawn shapes whose meshes are examined, at most: they are drawn again, and extracted one by one."""
 MOST_POINTS = 100_000
 """Points compared on each surface."""
+TEXTS = "descriptions"
+"""The condition of shards with the texts of each item (`datasets/_descriptions.py`)."""
 STORED = ("queries", "occupancies", "normals")
 """Conditions of shards that reconstructions are compared with."""
 
@@ -51,13 +57,30 @@ class FunctionCollection(ArrayCollection):
 
 
 def default_metrics(domain: str) -> tuple[str, ...]:
-    """The metrics of drawn meshes of a domain."""
+    """The metrics of drawn meshes of a domain that need no weights."""
     specs = metric_specs.parse_metrics(metric_specs.metrics_of_domain(domain), domain)
-    return tuple(spec.name for spec in specs if spec.inputs.matched_by == "mesh")
+    return tuple(spec.name for spec in specs if spec.inputs.matched_by == "mesh" and not spec.inputs.features)
 
 
-def check(metrics: Sequence[MetricSpec], files: Sequence[SampleCollection]) -> None:
-    """Raise UsageError if all metrics are of meshes, and some samples are files, which hold points."""
+def check(
+    metrics: Sequence[MetricSpec],
+    targets: Sequence[EvaluatedModel],
+    files: Sequence[SampleCollection],
+    reference: SampleCollection | ReferenceStats,
+) -> None:
+    """Raise UsageError if a metric compares meshes with texts, and a run or the reference has none, or if all metrics are of
+    meshes, and some samples are files, which hold points.
+    """
+    for metric in metrics:
+        if not isinstance(metric.inputs, RenderedTextSpec):
+            continue
+        for target in targets:
+            if target.kind != "text":
+                raise UsageError(
+                    f"`{metric.full}` compares meshes with their texts, and `{target.name}` is conditioned on none",
+                    hint="leave the metric out, or evaluate the run of a model conditioned on texts",
+                )
+        check_texts(reference)
     if files and all(metric.inputs.matched_by == "mesh" for metric in metrics):
         raise UsageError(
             f"`{metrics[0].full}` is of the meshes that a run draws, and {files[0].display_name} holds points",
@@ -103,12 +126,15 @@ def mesh_set(target: EvaluatedModel, work: SamplingWork, model: Model) -> Evalua
         origin |= plan.to_json()
     facts: Mapping[str, Any] = provenance_facts(target, work, model, options, origin)
     count = min(len(request.seeds), MOST_MESHES)
+    rendering = next((one.inputs for one in work.metrics if isinstance(one.inputs, RenderedTextSpec)), None)
+    texts = None if plan is None or rendering is None else sample_texts(plan, count)
 
     def load(indices: Int64[np.ndarray, " S"]) -> Batch:
         seeds = [request.seeds[int(index)] for index in indices]
         labels = None if request.labels is None else [request.labels[int(index)] for index in indices]
         condition = {} if plan is None else reference_inputs.condition(model, plan, indices.tolist())
-        return _mesh_batch(model, sample.sample_fields(model, seeds, labels, options, condition))
+        batch = _mesh_batch(model, sample.sample_fields(model, seeds, labels, options, condition), rendering)
+        return batch if texts is None else replace(batch, condition={**batch.condition, "text": texts[indices]})
 
     digest = hashlib.sha256(f"meshes {origin} {count}".encode()).hexdigest()
     names = [f"seed-{seed}" for seed in request.seeds[:count]]
@@ -116,6 +142,32 @@ def mesh_set(target: EvaluatedModel, work: SamplingWork, model: Model) -> Evalua
     return EvaluatedSamples(
         f"{target.name}, {NAME}", items, {**facts, "run": f"{target.run}, {NAME}"}, matched_by="mesh"
     )
+
+
+def sample_texts(plan: ReferenceSamplingPlan, count: int) -> np.ndarray:
+    """The texts of the first `count` samples of a plan; raises UsageError unless the shards store texts."""
+    items = check_texts(plan.reference)
+    rows = items.index_in_source(plan.reference_indices[:count])
+    unique, index = np.unique(rows, return_inverse=True)
+    stored = items.shards.read(
+        items.shard_split, unique.tolist(), with_values=False, conditions=ConditionSelection((TEXTS,))
+    )
+    texts = [
+        bytes(stored.condition[TEXTS][row, :length]).decode(errors="replace").split("\n")
+        for row, length in enumerate(stored.condition_lengths[TEXTS])
+    ]
+    return np.array([texts[row][view] for row, view in zip(index.reshape(-1), plan.views[:count], strict=True)], object)
+
+
+def check_texts(items: SampleCollection | ReferenceStats) -> ShardCollection:
+    """The items; raises UsageError unless they are shards with their texts."""
+    if not isinstance(items, ShardCollection) or TEXTS not in items.conditions:
+        name = f"`{items.source}`" if isinstance(items, ReferenceStats) else items.display_name
+        raise UsageError(
+            f"{name} has no texts of its items",
+            hint="give shards of `inrflow prepare text2shape`, or of `inrflow prepare occupancy-solids --set embedder=words`",
+        )
+    return items
 
 
 def estimate_seconds(items: SampleCollection) -> float:
@@ -174,15 +226,19 @@ def _reconstructed_batch(model: Model, items: ShardCollection, indices: Int64[np
 
 
 @torch.no_grad()
-def _mesh_batch(model: Model, field: Field) -> Batch:
+def _mesh_batch(model: Model, field: Field, rendering: RenderedTextSpec | None) -> Batch:
     field.cache_context()
-    points, is_watertight, components = [], [], []
+    points, is_watertight, components, views = [], [], [], []
     for function in _functions(field):
         mesh = model.domain.grid_mesh(function, chunk=CHUNK)
         points.append(_surface(mesh, model.domain.output_spec().shape[0])[0])
         is_watertight.append(_is_watertight(model.domain, mesh))
         components.append(mesh_interior.num_components(mesh))
+        if rendering is not None:
+            size = {"count": rendering.views, "elevation": rendering.elevation, "size": rendering.side}
+            views.append(mesh_grid.render_around(mesh, **size))
     condition = {"is_watertight": np.array(is_watertight)[:, None], "components": np.array(components)[:, None]}
+    condition |= {"renders": np.stack(views)} if views else {}
     return batch_of(np.stack(points), condition)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from inrflow_core.feature_networks import _resize
+from inrflow_core.feature_networks._weights_file import PublishedWeights
 
 SIDE = 224
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -27,6 +28,22 @@ RESIZERS = {
     "inrflow": partial(_resize.torch_bicubic, size=SIDE),
 }
 """The resizer of each preprocessing."""
+VIT_B32 = (
+    PublishedWeights(
+        "ViT-B-32.pt",
+        353_976_522,
+        "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+        "OpenAI's CLIP",
+        runs_code=True,
+    ),
+    PublishedWeights(
+        "pytorch_model.bin",
+        605_247_071,
+        "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+        "the model openai/clip-vit-base-patch32",
+    ),
+)
+"""The published files of ViT-B/32, each of which holds the encoders of images and of texts."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,7 @@ class Size:
     """The size of an encoder."""
 
     patch: int
-    """Pixels of a patch's side."""
+    """Pixels of a patch's side; 0 of an encoder of texts."""
     width: int
     layers: int
     heads: int
@@ -62,10 +79,11 @@ class Block(nn.Module):
         self.mlp_in = nn.Linear(size.width, size.hidden)
         self.mlp_out = nn.Linear(size.hidden, size.width)
 
-    def forward(self, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
+    def forward(self, x: Float[Tensor, "B L W"], *, is_causal: bool = False) -> Float[Tensor, "B L W"]:
+        """With `is_causal` each token sees itself and those before it."""
         mixed = self.attention_in(self.norm_1(x))
         query, key, value = rearrange(mixed, "b l (three h c) -> three b h l c", three=3, h=self.size.heads)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
         x = x + self.attention_out(rearrange(attended, "b h l c -> b l (h c)"))
         return x + self.mlp_out(self.size.activation(self.mlp_in(self.norm_2(x))))
 

@@ -8,7 +8,8 @@ Every file declares its `KIND`. An `embedder` turns an image, a sequence or a te
 
 An `extractor` turns images, point clouds or videos into feature vectors that metrics compare:
 
-    image:    uint8 (N H W C), points: float32 (N P C), video: uint8 (N T H W C)
+    image:    uint8 (N H W C), points: float32 (N P C), video: uint8 (N T H W C),
+    text: N texts
                                                          -> for each output float32 (N F)
 
 A `distance` compares two images in a loss of training; gradients reach the first one:
@@ -63,7 +64,7 @@ class ExtractorFile(Protocol):
 
     KIND: Literal["extractor"]
     DOMAIN: str
-    """The domain of its inputs: `image`, `points` or `video`."""
+    """The domain of its inputs: `image`, `points` or `video`, or `text`."""
     OUTPUTS: Mapping[str, int]
     """Names of its feature vectors, and their widths."""
     PREPROCESSING: Sequence[str]

@@ -22,32 +22,15 @@ from inrflow_core.feature_networks._clip_vit import MEAN as MEAN
 from inrflow_core.feature_networks._clip_vit import RESIZERS as RESIZERS
 from inrflow_core.feature_networks._clip_vit import Block as Block
 from inrflow_core.feature_networks._image_features import Extractor
-from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights
+from inrflow_core.feature_networks._weights_file import Weights
 
 KIND = "extractor"
 DOMAIN = "image"
 OUTPUTS = {"embedding": 512}
 PREPROCESSING = ("openai", "inrflow")
 
-OPENAI, HUGGING_FACE = "ViT-B-32.pt", "pytorch_model.bin"
-WEIGHTS = Weights(
-    "clip",
-    (
-        PublishedWeights(
-            OPENAI,
-            353_976_522,
-            "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
-            "OpenAI's CLIP",
-            runs_code=True,
-        ),
-        PublishedWeights(
-            HUGGING_FACE,
-            605_247_071,
-            "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
-            "the model openai/clip-vit-base-patch32",
-        ),
-    ),
-)
+OPENAI, HUGGING_FACE = (published.file for published in _clip_vit.VIT_B32)
+WEIGHTS = Weights("clip", _clip_vit.VIT_B32)
 FILES = {"openai": OPENAI, "inrflow": OPENAI}
 """The published weights of each preprocessing's original program."""
 

@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from inrflow_core.errors import IntegrityError, MissingError
-from inrflow_core.feature_networks import _hf_folder
+from inrflow_core.feature_networks import _clip_tokenizer, _hf_folder
 from inrflow_core.feature_networks._contract import MAX_TEXT_TOKENS
 from inrflow_core.storage import plain_file
 
@@ -29,9 +28,7 @@ EXPECTED = _hf_folder.ExpectedNetwork(
     "clip-text", "CLIPTextModel", "clip", "openai/clip-vit-large-patch14",
     ignored=("vision_model.", "visual_projection.", "text_projection.", "logit_scale", "text_model.embeddings.position_ids"),
 )  # fmt: skip
-TOKENIZER = "tokenizer.json"
-MAX_TOKENIZER = 64 << 20
-"""Bytes of a tokenizer; OpenAI's has 2 MB."""
+TOKENIZER = _clip_tokenizer.FILE
 CHUNK = 32
 """Texts in a batch of the network; limits the memory."""
 HINT = f"get `{TOKENIZER}` of `{EXPECTED.source}` from Hugging Face too, and put it beside the weights"
@@ -46,7 +43,9 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> ClipText:
     assert folder is not None, "only placeholders have no folder"
     network, digest = _hf_folder.load(EXPECTED, folder, device)
     file = folder / TOKENIZER
-    tokenizer = _tokenizer(file, network.config)
+    positions: Any = network.config
+    size = _clip_tokenizer.Size(positions.vocab_size, positions.max_position_embeddings)
+    tokenizer = _clip_tokenizer.read(file, size, HINT)
     whole = hashlib.sha256(f"{digest}\n{plain_file.file_digest(file, from_disk=True)}".encode()).hexdigest()
     return ClipText(network, whole, tokenizer)
 
@@ -78,10 +77,8 @@ class ClipText(_hf_folder.PretrainedNetwork):
 
     def _numbers(self, text: str) -> list[int]:
         """The tokens of a text with its marks, at most 77; none of a text that has the marks alone."""
-        numbers = self.tokenizer.encode(text).ids
-        if len(numbers) <= 2:
-            return []
-        return numbers if len(numbers) <= MAX_TEXT_TOKENS else [*numbers[: MAX_TEXT_TOKENS - 1], numbers[-1]]
+        numbers = _clip_tokenizer.numbers(self.tokenizer, text)
+        return numbers if len(numbers) > 2 else []
 
     @torch.no_grad()
     def _features(self, numbers: Sequence[Sequence[int]]) -> Float32[np.ndarray, "T 77 S"]:
@@ -91,32 +88,3 @@ class ClipText(_hf_folder.PretrainedNetwork):
             ids[row, : len(known)] = torch.tensor(known, dtype=torch.int64)
         hidden: Tensor = self.network(input_ids=ids.to(device)).last_hidden_state
         return hidden.float().cpu().numpy()
-
-
-def _tokenizer(file: Path, config: Any) -> Any:
-    """The tokenizer of a file, without its own limits of length.
-
-    Raises:
-        MissingError: there is no such file.
-        IntegrityError: it cannot be read, has more tokens than the network, or does not mark beginning and end.
-    """
-    import tokenizers
-
-    if not file.is_file():
-        raise MissingError(f"`{file.parent}` holds no `{TOKENIZER}`, which divides texts into tokens", hint=HINT)
-    content = plain_file.read_plain_file(file, MAX_TOKENIZER, hint=HINT)
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(content.decode())
-    except Exception as error:  # `tokenizers` raises no narrower class
-        raise IntegrityError(f"`{file}` cannot be read as a tokenizer: {error}", hint=HINT) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if tokenizer.get_vocab_size() > config.vocab_size or config.max_position_embeddings < MAX_TEXT_TOKENS:
-        raise IntegrityError(
-            f"`{file}` has {tokenizer.get_vocab_size():,} tokens, and the network beside it has {config.vocab_size:,} at "
-            f"{config.max_position_embeddings} positions",
-            hint=HINT,
-        )
-    if len(tokenizer.encode("").ids) != 2:
-        raise IntegrityError(f"`{file}` does not mark the beginning and the end of a text", hint=HINT)
-    return tokenizer

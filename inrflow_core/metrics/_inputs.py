@@ -134,6 +134,10 @@ class GatherContext(ABC, Generic[ItemsT]):
         """sha256 of a feature network's weights, None if it has none; raises MissingError if they are absent."""
 
     @abstractmethod
+    def extractor(self, network: str) -> Any:
+        """The loaded feature network; raises MissingError where its weights are absent."""
+
+    @abstractmethod
     def features(self, items: ItemsT, spec: FeatureSpec, outputs: tuple[str, ...]) -> FeatureRows:
         """Features of items, of several outputs in one pass."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -83,8 +84,19 @@ class MeshSpec(ItemSpec):
         return ("meshes",)
 
     def gather(self, samples: ItemsT, reference: ItemsT | ReferenceStats, context: GatherContext[ItemsT]) -> ItemValues:
-        """All facts of every mesh, once."""
-        return context.once(self.key(), lambda: ItemValues.of(samples, _facts))
+        """All facts of every mesh, and what other specs of this key measure, once."""
+
+        def measure(batch: Batch) -> dict[str, list[float]]:
+            values = _facts(batch)
+            for spec in {type(spec): spec for spec in context.alike}.values():  # one measures for all of its kind
+                values |= spec.measured(batch, context)
+            return values
+
+        return context.once(self.key(), lambda: ItemValues.of(samples, measure))
+
+    def measured(self, batch: Batch, context: GatherContext[Any]) -> dict[str, list[float]]:
+        """What it measures of meshes beside the facts."""
+        return {}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from inrflow_core.geometry import cameras, mesh_rendering
@@ -34,6 +35,16 @@ def render_meshes(
     camera = cameras.orbit(azimuth, elevation, distance, field_of_view=FIELD_OF_VIEW)[None]
     tiles = [_tile(mesh, camera, size) for mesh in meshes]
     return tiles[0] if len(tiles) == 1 else tile_images(tiles, columns=columns, gap=0)
+
+
+def render_around(
+    mesh: Mesh, *, count: int, elevation: float, size: int
+) -> UInt8[np.ndarray, "{count} {size} {size} 3"]:
+    """A mesh on white from `count` azimuths at equal steps, the first in front (+z); it fits the view as in `render_meshes`."""
+    distance = MARGIN / math.sin(math.radians(FIELD_OF_VIEW) / 2)
+    angles = [360 * index / count for index in range(count)]
+    orbit = [cameras.orbit(angle, elevation, distance, field_of_view=FIELD_OF_VIEW) for angle in angles]
+    return np.stack([np.asarray(_tile(mesh, camera[None], size)) for camera in orbit])
 
 
 def _tile(mesh: Mesh, camera: np.ndarray, size: int) -> Image.Image:

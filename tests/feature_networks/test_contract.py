@@ -25,7 +25,7 @@ def test_every_file_has_the_members_of_its_kind(name: str):
         assert file.DOMAIN == "image" and isinstance(file.WEIGHTS, Weights) and file.WEIGHTS.name == name
         assert not {"OUTPUTS", "PREPROCESSING", "FILES"} & set(vars(file))
         return
-    assert file.KIND == "extractor" and file.DOMAIN in ("image", "points", "video")
+    assert file.KIND == "extractor" and file.DOMAIN in ("image", "points", "text", "video")
     part = _contract.find_extractor(name)
     assert part.outputs and all(width > 0 for width in file.OUTPUTS.values()) and file.PREPROCESSING
     assert (part.num_points > 0) == (part.domain == "points")

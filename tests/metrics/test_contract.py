@@ -24,6 +24,7 @@ from inrflow_core.metrics._matched_inputs import MatchedFeatureSpec
 from inrflow_core.metrics._mutual_inputs import MutualSpec
 from inrflow_core.metrics._protein_inputs import StructureSpec
 from inrflow_core.metrics._shape_inputs import MESH_FACTS, SHAPE_MEASURES, MeshSpec, ShapeSpec
+from inrflow_core.metrics._text_inputs import RenderedTextSpec
 from inrflow_core.metrics._view_inputs import MEASURES, ViewSpec
 from inrflow_core.proteins import residue_alignment
 
@@ -79,6 +80,9 @@ def checks_of(spec: InputSpec, domain: str) -> Iterator[bool]:
             yield count > 1 and points > 0
         case ShapeSpec(measure):
             yield measure in SHAPE_MEASURES and domain == "shape"
+        case RenderedTextSpec(measure):
+            widths = {find_extractor(each.network).file.OUTPUTS[each.output] for each in spec.features}
+            yield len(widths) == 1 and domain == "shape" and measure in ("mean", "max")
         case MeshSpec(measure):
             yield measure in MESH_FACTS and domain == "shape"
         case other:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation.gather import EvaluationSettings, Gatherer
+from inrflow_core.evaluation.shape_sets import FunctionCollection
 from inrflow_core.feature_networks import pointnet2
-from inrflow_core.metrics import accuracy, mmd, tmd
+from inrflow_core.geometry.mesh import Mesh
+from inrflow_core.metrics import _shape_inputs, accuracy, clip_s, mmd, tmd, watertight
 from inrflow_core.metrics._mutual_inputs import MutualSpec, mutual_difference
+from inrflow_core.metrics._text_inputs import view_similarities
 from inrflow_core.sample_files.collection import ArrayCollection
-from tests.feature_networks import published
+from inrflow_core.shards.batch import Batch
+from inrflow_core.visualization import mesh_grid
+from tests.feature_networks import hf_folders, published
 
 RNG = np.random.default_rng(0)
 SURFACES = RNG.uniform(-0.5, 0.5, (15, 300, 3)).astype(np.float32)
@@ -172,3 +180,101 @@ def test_a_classifier_gives_the_class_of_its_largest_logit(tmp_path: Path):
     unknown = replace(right, names_of_classes=("torus", *names[1:]))
     with pytest.raises(UsageError, match="`pointnet2` has 40 classes, and `torus` is none of them"):
         spec.check(unknown, "accuracy", context)
+
+
+SPEC = clip_s.inputs(clip_s.PROTOCOLS[0])
+BODIES: list[Any] = [
+    trimesh.creation.box((1, 0.3, 0.3)),
+    trimesh.creation.icosphere(2, 0.4),
+    trimesh.creation.cone(0.3, 0.9),
+    trimesh.creation.box((0.2, 1, 0.5)),
+    trimesh.creation.icosphere(1, 0.2),
+]
+MESHES = [Mesh(np.asarray(body.vertices), np.asarray(body.faces)) for body in BODIES]
+
+
+def drawn_meshes(order: Sequence[int], empty: int | None = None) -> FunctionCollection:
+    """The meshes of that order, each under a text, with their views."""
+
+    def load(indices: np.ndarray) -> Batch:
+        rows = [order[index] for index in indices]
+        views = [
+            mesh_grid.render_around(MESHES[row], count=SPEC.views, elevation=SPEC.elevation, size=SPEC.side)
+            for row in rows
+        ]
+        points = np.stack([np.full((2, 3), float(row != empty), np.float32) for row in rows])
+        condition = {
+            "is_watertight": np.ones((len(rows), 1), bool),
+            "components": np.array([[int(row != empty)] for row in rows]),
+            "renders": np.stack(views),
+            "text": np.array([("a tall cone", "cone", "a", "tall", "tall a")[row] for row in rows], object),
+        }
+        return Batch(points, np.full(len(rows), -1), [], np.empty(0, np.int64), condition=condition)
+
+    return FunctionCollection(
+        source=Path("meshes"), domain="shape", digest=str(order), names=[f"mesh-{row}" for row in order],
+        load_values=lambda indices: load(indices).values, load_batch=load,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory):
+    """A context with random weights of both encoders."""
+    folder = tmp_path_factory.mktemp("weights")
+    with pytest.MonkeyPatch.context() as patch:
+        published.clip_file(patch, folder)
+        tokenizer = hf_folders.clip(tmp_path_factory.mktemp("whole")) / "tokenizer.json"
+        published.clip_text_file(patch, folder, tokenizer)
+        yield Gatherer(EvaluationSettings(folder, weights_folder=folder)).sharing(
+            [SPEC, watertight.inputs("preset-grid")]
+        )
+
+
+def test_clip_s_is_100_where_embeddings_coincide_and_0_at_right_angles():
+    texts = RNG.normal(size=(3, 8))
+    views = np.repeat(texts[:, None] * 7, 2, axis=1)
+    np.testing.assert_allclose(100 * view_similarities(views, texts), 100, rtol=1e-12)
+    views[0, 1] = -views[0, 1]
+    other = RNG.normal(size=8)
+    views[1, 0] = other - (other @ texts[1]) / (texts[1] @ texts[1]) * texts[1]
+    np.testing.assert_allclose(view_similarities(views[:2], texts[:2])[[0, 1], [1, 0]], [-1, 0], atol=1e-8)
+
+
+def test_clip_s_is_the_mean_or_largest_cosine_of_views_in_any_order_and_any_blocks(
+    context: Gatherer, monkeypatch: pytest.MonkeyPatch
+):
+    found = {}
+    for block, order in ((4, [0, 1, 2, 3, 4]), (1, [0, 1, 2, 3, 4]), (3, [3, 0, 4, 2, 1])):
+        monkeypatch.setattr(_shape_inputs, "BLOCK", block)
+        context.forget_samples()
+        values = SPEC.gather(drawn_meshes(order), collection(SURFACES), context)
+        found[block] = {over: values.per_item(over) for over in ("mean", "max")}
+        assert watertight.compute(values, "preset-grid") == 100
+        score = [clip_s.compute(values, protocol) for protocol in clip_s.PROTOCOLS]
+        assert score == pytest.approx([100 * np.mean([*found[block][over].values()]) for over in ("mean", "max")])
+    for block in (1, 3):
+        for over in ("mean", "max"):
+            assert found[block][over] == pytest.approx(found[4][over], abs=1e-5)
+    images, texts = context.extractor("clip"), context.extractor("clip-text-b32")
+    batch = drawn_meshes([0]).read([0])
+    views = images(batch.condition["renders"][0], ("embedding",), "openai")["embedding"].double().numpy()
+    (text,) = texts(["a tall cone"], ("embedding",), "openai")["embedding"].double().numpy()
+    cosines = views @ text / np.linalg.norm(views, axis=1) / np.linalg.norm(text)
+    assert found[1]["mean"]["mesh-0"] == pytest.approx(cosines.mean(), abs=1e-6) and np.ptp(cosines) > 1e-4
+    assert found[1]["max"]["mesh-0"] == pytest.approx(cosines.max(), abs=1e-6)
+
+
+def test_an_empty_mesh_has_clip_s_0(context: Gatherer):
+    context.forget_samples()
+    values = SPEC.gather(drawn_meshes([0, 1], empty=1), collection(SURFACES), context)
+    assert values.per_item("mean")["mesh-1"] == 0 != values.per_item("mean")["mesh-0"]
+    assert clip_s.remark(values, clip_s.PROTOCOLS[0]) == "1 of 2 meshes are empty, and have 0"
+
+
+def test_views_are_of_the_mesh_from_all_sides_and_fit():
+    views = mesh_grid.render_around(MESHES[0], count=8, elevation=0, size=64)
+    is_seen = (views < 255).all(3)
+    widths = np.count_nonzero(is_seen.max(axis=1), axis=1)
+    assert widths[0] == widths[4] > 50 and widths[2] == widths[6] < 25 and widths[0] <= 64
+    empty = mesh_grid.render_around(Mesh(np.zeros((0, 3)), np.zeros((0, 3), int)), count=2, elevation=0, size=8)
+    assert (empty == 255).all()

@@ -12,6 +12,7 @@ import pytest
 import trimesh
 
 from inrflow_cli import app, console
+from inrflow_core import models
 from inrflow_core.config import toml
 from inrflow_core.datasets import occupancy_solids
 from inrflow_core.geometry import point_clouds
@@ -21,6 +22,7 @@ from inrflow_core.sample_files import readers
 from inrflow_core.sampling import reference_inputs, sample
 from inrflow_core.shards.shard_dataset import ShardDataset
 from tests import tiny
+from tests.feature_networks import hf_folders, published
 
 Inrflow = Callable[..., str]
 MESH = ("--level", "0.4", "--resolution", "12")
@@ -44,14 +46,15 @@ def inrflow(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of random weights, and shards of solids with captions."""
+    """A run of random weights, its weights with more inside of each shape, and shards of solids with captions."""
     parent = tmp_path_factory.mktemp("texts")
     config = occupancy_solids.Config(train=8, val=4, points=300, queries=203, embedder="words")
     pipeline.prepare(job.resolve_job("occupancy-solids", out=parent / "shards", config=config), workers=1)
-    tiny.run_folder(
-        parent / "run", tiny.TEXT, metadata={"normalization": {"embedder": "words", "embedder_digest": "words-1"}}
-    )
-    return {"run": parent / "run", "shards": parent / "shards"}
+    metadata = {"normalization": {"embedder": "words", "embedder_digest": "words-1"}}
+    model = tiny.run_folder(parent / "run", tiny.TEXT, metadata=metadata)
+    model.method.get_parameter("readout.out.bias").data += 0.5
+    models.save(parent / "filled.safetensors", model.method.state_dict(), model.preset, {"step": 2, **metadata})
+    return {"run": parent / "run", "filled": parent / "filled.safetensors", "shards": parent / "shards"}
 
 
 def points(path: Path) -> np.ndarray:
@@ -150,7 +153,7 @@ def test_eval_draws_a_sample_for_the_texts_of_the_reference(inrflow: Inrflow, fo
 
 
 def test_eval_draws_several_samples_of_each_text_for_tmd(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
-    words = ("eval", "--run", folders["run"], "--reference", folders["shards"], "--num", "2", "--metrics", "tmd:k5")
+    words = ("eval", "--run", folders["filled"], "--reference", folders["shards"], "--num", "2", "--metrics", "tmd:k5")
     inrflow(*words, "--samples-per-item", "5", "--out", "results")
     (result,) = json.loads((tmp_path / "results/metrics.json").read_text())["results"]
     (score,) = result["scores"]
@@ -158,7 +161,7 @@ def test_eval_draws_several_samples_of_each_text_for_tmd(inrflow: Inrflow, folde
     (path,) = (tmp_path / "results").rglob("*.h5")
     values = ShardDataset(path).read("samples", range(10)).values
     each = [mutual_difference(values[start : start + 5], "cd") for start in (0, 5)]
-    assert score["value"] == pytest.approx(100 * np.mean(each), rel=1e-9)
+    assert score["value"] == pytest.approx(100 * np.mean(each), rel=1e-9) and min(each) > 0
     assert list(result["items"][score["metric"]].values()) == pytest.approx(each, rel=1e-9)
     inrflow(*words, "--samples-per-item", "5", "--out", "results", "--overwrite")
     assert json.loads((tmp_path / "results/metrics.json").read_text())["results"] == [result]
@@ -173,20 +176,20 @@ def test_eval_draws_several_samples_of_each_text_for_tmd(inrflow: Inrflow, folde
 
 
 def test_eval_draws_meshes_under_the_texts_of_the_reference(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
-    words = ("eval", "--run", folders["run"], "--reference", folders["shards"], "--num", "4")
+    words = ("eval", "--run", folders["filled"], "--reference", folders["shards"], "--num", "4")
     inrflow(*words, "--metrics", "mmd:cd:ddmi,components", "--guidance", "5", "--out", "results")
     meshes, drawn = json.loads((tmp_path / "results/metrics.json").read_text())["results"]
-    assert [one["name"] for one in (meshes, drawn)] == ["run, meshes", "run"]
+    assert [one["name"] for one in (meshes, drawn)] == ["filled, meshes", "filled"]
     (path,) = (tmp_path / "results").rglob("*.h5")
-    is_empty = [not values.any() for values in ShardDataset(path).read("samples", range(4)).values]
     pieces = meshes["items"]["components:preset-grid"]
-    assert [pieces[f"seed-{seed}"] == 0 for seed in range(4)] == is_empty and meshes["samples"]["count"] == 4
+    assert meshes["samples"]["count"] == 4 and min(pieces.values()) > 0
+    assert ShardDataset(path).read("samples", range(4)).values.any((1, 2)).all()
 
 
 def test_eval_of_texts_has_accuracy_by_the_nearest_reference_by_default(
     inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path
 ):
-    words = ("eval", "--run", folders["run"], "--reference", folders["shards"], "--num", "4", "--workers", "1")
+    words = ("eval", "--run", folders["filled"], "--reference", folders["shards"], "--num", "4", "--workers", "1")
     inrflow(*words, "--out", "results")
     drawn = json.loads((tmp_path / "results/metrics.json").read_text())["results"][1]
     (score,) = [score for score in drawn["scores"] if score["title"] == "accuracy"]
@@ -220,6 +223,65 @@ def test_accuracy_that_cannot_be_computed_is_refused(inrflow: Inrflow, folders: 
     assert "`points.npz` has items without a class, and `accuracy:nearest-class:cd:inrflow` takes" in said
     said = inrflow(*run, *shards, "--metrics", "accuracy", "--label", "none", code=2)
     assert "`labels` draws samples of none" in said
+
+
+def test_eval_compares_meshes_with_their_texts(
+    inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    words = (
+        "eval",
+        "--run",
+        folders["filled"],
+        "--num",
+        "3",
+        "--view",
+        "1",
+        "--metrics",
+        "clip-s,clip-s:max,components",
+    )
+    shards = ("--reference", folders["shards"])
+    said = inrflow(*words, *shards, "--out", "few", code=3)
+    assert "the weights of `clip` are absent" in said and "convert_weights.py clip ViT-B-32.pt" in said
+    published.clip_file(monkeypatch, weights)
+    tokenizer = hf_folders.clip(tmp_path / "whole") / "tokenizer.json"
+    extractor = published.clip_text_file(monkeypatch, weights, tokenizer)
+    seen: list[str] = []
+    call = type(extractor).__call__
+    monkeypatch.setattr(
+        type(extractor), "__call__", lambda self, texts, *rest: seen.extend(texts) or call(self, texts, *rest)
+    )
+    inrflow(*words, *shards, "--out", "results")
+    (result,) = json.loads((tmp_path / "results/metrics.json").read_text())["results"]
+    mean, largest, _ = result["scores"]
+    assert mean["metric"] == "clip-s:vit-b32:8-views:elevation-20:fov-30:mean" and mean["samples"] == 3
+    assert -100 <= mean["value"] < largest["value"] <= 100
+    assert mean["features"] == "clip:openai, clip-text-b32:openai" and mean["weights"].count(", ") == 1
+    data = ShardDataset(folders["shards"])
+    rows = [0, 2, 3]
+    stored = data.read("val", rows).condition["descriptions"]
+    texts = [bytes(row[row > 0]).decode().split("\n") for row in stored]
+    assert seen == [lines[1 % len(lines)] for lines in texts]
+    (weights / "clip-text-b32-tokenizer.json").unlink()
+    said = inrflow(*words, *shards, "--out", "without", code=3)
+    assert "holds no `clip-text-b32-tokenizer.json`" in said and not (tmp_path / "without").exists()
+    config = occupancy_solids.Config(train=2, val=2, points=300, queries=203)
+    pipeline.prepare(job.resolve_job("occupancy-solids", out=tmp_path / "bare", config=config), workers=1)
+    tiny.run_folder(tmp_path / "labels", tiny.SHAPES)
+    run = (
+        "eval",
+        "--run",
+        tmp_path / "labels",
+        "--reference",
+        tmp_path / "bare",
+        "--metrics",
+        "clip-s",
+        "--out",
+        "none",
+    )
+    assert "compares meshes with their texts, and `labels` is conditioned on none" in inrflow(*run, code=2)
+    assert "has no texts of its items" in inrflow(*words, "--reference", tmp_path / "bare", "--out", "bare-out", code=2)
 
 
 def test_a_file_is_encoded_without_a_text(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):
