@@ -127,13 +127,13 @@ def _interval(value: float, error: float, degrees: int, level: float) -> Interva
 
 def metric_interval(metric: MetricSpec, inputs: MetricInputs, value: float) -> tuple[float, float] | None:
     """The ends of the interval around a metric's value, within its bounds, by the metric's own shortcut if it has one."""
-    part, values, has_short_cut = metric.metric, None, not inputs.is_clustered
+    part, values = metric.metric, None
     if part.counts_neighbors:
-        if has_short_cut and part.subset_values is not None and inputs.num_independent() >= 2 * NUM_HALVED_GROUPS:
+        if part.subset_values is not None and inputs.num_independent() >= 2 * NUM_HALVED_GROUPS:
             values = part.subset_values(inputs, metric.protocol, balanced_halves())
         interval = half_sample_interval(metric.compute, inputs, value=value, values=values)
     else:
-        if has_short_cut and part.jackknife_values is not None and inputs.num_independent() >= 2 * NUM_GROUPS:
+        if part.jackknife_values is not None and inputs.num_independent() >= 2 * NUM_GROUPS:
             values = part.jackknife_values(inputs, metric.protocol, NUM_GROUPS)
         interval = jackknife_interval(metric.compute, inputs, value=value, values=values)
     low, high = part.bounds

@@ -6,7 +6,7 @@ Source: Salimans et al. 2016, arXiv:1606.03498.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 from scipy.special import entr, log_softmax
 
 from inrflow_core.metrics._feature_checks import check_side
@@ -43,9 +43,11 @@ def score_in_order(logits: Float32[np.ndarray, "N K"]) -> float:
     return float(np.mean([_split_score(part) for part in parts if len(part)]))
 
 
-def jackknife_in_order(logits: Float32[np.ndarray, "N K"], parts: int) -> Float64[np.ndarray, " P"]:
-    """`score_in_order` without each group; every split loses the group's items alone."""
-    groups, starts = assign_groups(len(logits), parts), range(0, len(logits), SPLIT_SIZE)
+def jackknife_in_order(
+    logits: Float32[np.ndarray, "N K"], parts: int, clusters: Int64[np.ndarray, " N"] | None = None
+) -> Float64[np.ndarray, " P"]:
+    """`score_in_order` without each group of `assign_groups`; every split loses the group's items alone."""
+    groups, starts = assign_groups(len(logits), parts, clusters), range(0, len(logits), SPLIT_SIZE)
 
     def without(part: int) -> float:
         splits = (slice(start, start + SPLIT_SIZE) for start in starts)

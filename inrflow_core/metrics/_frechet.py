@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 from inrflow_core.metrics._feature_checks import checked, count_of, width_of
 from inrflow_core.metrics._inputs import Features, assign_groups
@@ -62,7 +62,8 @@ def compute(inputs: Features, protocol: str) -> float:
 def jackknife_values(inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The distance without each group; covariances of the groups are subtracted from the whole."""
     features = checked(inputs)
-    samples, reference = (_leaving_out(side, parts) for side in (features.samples, features.reference))
+    samples = _leaving_out(features.samples, parts, inputs.sample_clusters)
+    reference = _leaving_out(features.reference, parts, inputs.reference_clusters)
     return np.array([distance(gaussian(samples(part)), gaussian(reference(part))) for part in range(parts)])
 
 
@@ -123,13 +124,13 @@ def _root(covariance: Float64[np.ndarray, "F F"]) -> Float64[np.ndarray, "F F"]:
         return vectors * np.sqrt(np.maximum(values, 0))
 
 
-def _leaving_out(side: Side, parts: int) -> Callable[[int], Side]:
+def _leaving_out(side: Side, parts: int, clusters: Int64[np.ndarray, " N"] | None) -> Callable[[int], Side]:
     """A function that returns a side without one of its groups."""
     if isinstance(side, GaussianStats):
         return lambda part: side
-    groups = assign_groups(len(side), parts)
-    smallest = len(side) // parts
-    if len(side) - smallest - 1 <= side.shape[1] or smallest < 2:
+    groups = assign_groups(len(side), parts, clusters)
+    sizes = np.bincount(groups, minlength=parts)
+    if len(side) - sizes.max() <= side.shape[1] or sizes.min() < 2:
         return lambda part: side[groups != part]
     whole = gaussian_stats.from_features(side)
     return lambda part: gaussian_stats.subtract(whole, gaussian_stats.from_features(side[groups == part]))

@@ -197,11 +197,6 @@ InputsT = TypeVar("InputsT", bound="MetricInputs")
 class MetricInputs(ABC):
     """What a metric's `compute` receives: immutable, of samples and of a reference."""
 
-    @property
-    def is_clustered(self) -> bool:
-        """Whether groups consist of whole clusters of dependent items: the short cuts of metrics do not apply to them."""
-        return False
-
     @abstractmethod
     def counts(self) -> tuple[int, int]:
         """Numbers of samples and reference items; 0 for an unused reference or one of unknown number."""
@@ -358,10 +353,6 @@ class Features(MetricInputs):
     """As `Items.clusters`: groups are made of whole clusters."""
     reference_clusters: Int64[np.ndarray, " R"] | None = None
 
-    @property
-    def is_clustered(self) -> bool:
-        return self.sample_clusters is not None or self.reference_clusters is not None
-
     def counts(self) -> tuple[int, int]:
         return len(self.samples), count_of(self.reference)
 
@@ -436,22 +427,25 @@ class ReferenceStats:
         return self.moments[spec.output]
 
 
-def assign_groups(count: int, num_groups: int) -> Int64[np.ndarray, " N"]:
+def assign_groups(
+    count: int, num_groups: int, clusters: Int64[np.ndarray, " N"] | None = None
+) -> Int64[np.ndarray, " N"]:
     """The group, from 0 on, of each of `count` items: groups of equal size to within one, the same at every call.
 
-    Assigned at random and not cyclically: in data sorted by class every tenth sample may be of one class.
+    With clusters, items of one cluster are in one group. Assigned at random and not cyclically: in data sorted by class every
+    tenth sample may be of one class.
     """
+    if clusters is not None:
+        found, index = np.unique(clusters, return_inverse=True)
+        return assign_groups(len(found), num_groups)[index.reshape(-1)]
     return np.random.default_rng((count, num_groups)).permutation(count) % num_groups
 
 
 def rows_in_groups(
     count: int, groups: Collection[int], num_groups: int, clusters: Int64[np.ndarray, " N"] | None = None
 ) -> Int64[np.ndarray, " K"]:
-    """Indices of the items that are in some of the groups; with clusters, items of one cluster are in one group."""
-    if clusters is None:
-        return np.flatnonzero(np.isin(assign_groups(count, num_groups), list(groups)))
-    found, index = np.unique(clusters, return_inverse=True)
-    return np.flatnonzero(np.isin(assign_groups(len(found), num_groups)[index.reshape(-1)], list(groups)))
+    """Indices of the items that are in some of the groups of `assign_groups`."""
+    return np.flatnonzero(np.isin(assign_groups(count, num_groups, clusters), list(groups)))
 
 
 def all_of(items: Sequence[Any], indices: Int64[np.ndarray, " K"]) -> list[Any]:

@@ -24,6 +24,7 @@ OUTPUTS = {"inception": "pool", "vgg16": "fc2", "random": "all"}
 K = 3
 """The neighbor that sets the radius, in all the papers."""
 MIN_ITEMS = K + 1
+Clusters = Int64[np.ndarray, " N"] | None
 TILE = 2048
 
 
@@ -55,8 +56,10 @@ class ManifoldMetric:
     ) -> Float64[np.ndarray, " V"]:
         """The share of each subset of groups, all at less than the cost of one value for each."""
         samples, reference = both_sides(inputs, self.title, MIN_ITEMS)
-        queries, support = (samples, reference) if self.is_of_samples else (reference, samples)
-        return fraction_inside_manifold(queries, support, k=K, subsets=subsets)
+        clusters = inputs.sample_clusters, inputs.reference_clusters
+        if self.is_of_samples:
+            return fraction_inside_manifold(samples, reference, k=K, subsets=subsets, clusters=clusters)
+        return fraction_inside_manifold(reference, samples, k=K, subsets=subsets, clusters=(clusters[1], clusters[0]))
 
 
 def fraction_inside_manifold(
@@ -65,13 +68,16 @@ def fraction_inside_manifold(
     *,
     k: int,
     subsets: Bool[np.ndarray, "V G"],
+    clusters: tuple[Clusters, Clusters] = (None, None),
 ) -> Float64[np.ndarray, " V"]:
-    """The share of queries inside any ball of the support, in each subset of the groups of both sides.
+    """The share of queries inside any ball of the support, in each subset of the groups of both sides, made of whole clusters.
 
     Distances are computed once for all subsets, and compared with a radius for each subset that has both groups.
     """
     center = support.mean(0, dtype=np.float64).astype(np.float32)
-    groups, query_groups = (assign_groups(len(side), subsets.shape[1]) for side in (support, queries))
+    query_groups, groups = (
+        assign_groups(len(side), subsets.shape[1], of) for side, of in zip((queries, support), clusters, strict=True)
+    )
     radii = _radii(support, groups, center, k, subsets)
     hits = np.zeros((len(queries), len(subsets)), dtype=bool)
     for query_group, rows in _tiles(query_groups, subsets.shape[1]):

@@ -8,7 +8,7 @@ own permutation, and averages over ten equal splits.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from inrflow_core.metrics import _class_scores
 from inrflow_core.metrics._inputs import Features, FeatureSpec, assign_groups
@@ -45,10 +45,11 @@ def jackknife_values(inputs: Features, protocol: str, parts: int) -> Float64[np.
     """The score without each group; shuffled once, so that a split loses the group's items alone."""
     logits = _class_scores.logits_of(inputs, MIN_ITEMS)
     if protocol == "adm":
-        return _class_scores.jackknife_in_order(logits, parts)
-    logits, groups = _shuffled(logits), assign_groups(len(logits), parts)
+        return _class_scores.jackknife_in_order(logits, parts, inputs.sample_clusters)
+    clusters = None if inputs.sample_clusters is None else _shuffled(inputs.sample_clusters)
+    logits, groups = _shuffled(logits), assign_groups(len(logits), parts, clusters)
     return np.array([_class_scores.score(logits[groups != part], SPLITS) for part in range(parts)])
 
 
-def _shuffled(logits: Float32[np.ndarray, "N K"]) -> Float32[np.ndarray, "N K"]:
-    return logits[np.random.RandomState(SHUFFLE_SEED).permutation(len(logits))]
+def _shuffled(items: np.ndarray) -> np.ndarray:
+    return items[np.random.RandomState(SHUFFLE_SEED).permutation(len(items))]

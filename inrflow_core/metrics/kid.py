@@ -57,8 +57,8 @@ def estimates(inputs: Features, *, parts: int) -> Float64[np.ndarray, " V"]:
         total += _squared_mmd(
             samples[rows].astype(np.float64),
             reference[columns].astype(np.float64),
-            np.eye(parts)[assign_groups(len(samples), parts)[rows]],
-            np.eye(parts)[assign_groups(len(reference), parts)[columns]],
+            np.eye(parts)[assign_groups(len(samples), parts, inputs.sample_clusters)[rows]],
+            np.eye(parts)[assign_groups(len(reference), parts, inputs.reference_clusters)[columns]],
         )
     return 1e3 * total / subsets
 

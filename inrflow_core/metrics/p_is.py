@@ -34,4 +34,4 @@ def compute(inputs: Features, protocol: str) -> float:
 
 def jackknife_values(inputs: Features, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:
     """The score without each group; every split loses the group's items alone."""
-    return _class_scores.jackknife_in_order(_class_scores.logits_of(inputs), parts)
+    return _class_scores.jackknife_in_order(_class_scores.logits_of(inputs), parts, inputs.sample_clusters)

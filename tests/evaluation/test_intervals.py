@@ -76,6 +76,24 @@ def test_values_passed_in_and_computed_ones_make_the_same_interval():
     assert slow.low < compute(evidence) < slow.high
 
 
+@pytest.mark.parametrize("name", ["fid:random", "kid:random", "precision:random", "recall:random"])
+def test_short_cuts_leave_out_whole_clusters(name: str):
+    """Frames of one clip are in one group; fast values are those of the inputs without these frames."""
+    draw, clusters = np.random.default_rng(0), np.repeat(np.arange(30), 3)
+    evidence = Features(gaussian(draw, 90), gaussian(draw, 90), clusters, clusters)
+    spec, *_ = parse_metrics([name], "image")
+    metric = spec.metric
+    if metric.subset_values is not None:
+        halves = intervals.balanced_halves()
+        fast = metric.subset_values(evidence, spec.protocol, halves)
+        slow = [spec.compute(evidence.select_groups(np.flatnonzero(half).tolist(), 12)) for half in halves]
+    else:
+        assert metric.jackknife_values is not None
+        fast = metric.jackknife_values(evidence, spec.protocol, 10)
+        slow = [spec.compute(evidence.leave_out(part, 10)) for part in range(10)]
+    np.testing.assert_allclose(fast, slow, rtol=1e-7)
+
+
 def test_too_few_for_two_in_each_part_have_no_interval():
     draw = np.random.default_rng(0)
     assert intervals.jackknife_interval(mean_of, Features(gaussian(draw, 19), NOTHING)) is None

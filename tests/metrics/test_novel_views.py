@@ -68,7 +68,7 @@ def test_scenes_have_the_feature_metrics_of_images_and_no_pairs_of_them():
 def test_groups_of_clustered_features_are_made_of_whole_clusters():
     rows, clusters = np.arange(60, dtype=np.float32)[:, None], np.repeat(np.arange(20), 3)
     features = Features(rows, rows, clusters, clusters)
-    assert features.is_clustered and features.num_independent() == 20 and features.counts() == (60, 60)
+    assert features.num_independent() == 20 and features.counts() == (60, 60)
     for group in range(10):
         left = features.leave_out(group, 10)
         assert isinstance(left, Features) and left.sample_clusters is not None
