@@ -29,7 +29,7 @@ TOKENS = "text_tokens"
 GIVEN_AS = (TOKENS,)
 OPTIONS = ("--text", "--texts")
 OPTION_HINT = '`--text "a tall chair"` or `--texts FILE`'
-REFERENCE_METRICS = ()
+REFERENCE_METRICS = ("accuracy",)
 FROM_REFERENCE = True
 VIEWS = TOKENS
 """Each set has several texts; training samples one at each step."""

@@ -29,6 +29,7 @@ from inrflow_core.sample_files.collection import SampleCollection
 
 TRIALS = 16
 """Number of timed images."""
+IMAGE_AXES = 3
 FEW = 2
 """Number of timed clouds and clips, and of timed images that clouds are conditioned on: each takes seconds."""
 
@@ -64,7 +65,7 @@ class Timer(CostTimer[SampleCollection]):
     def features(self, spec: FeatureSpec, num_samples: int, *, is_slow: bool = False) -> Cost:
         extractor = self.context.extractor(spec.network)
         part = _contract.find_extractor(spec.network)
-        few = FEW if is_slow or part.domain != "image" else TRIALS
+        few = FEW if is_slow or _axes_of(part) != IMAGE_AXES else TRIALS
         count, items = num_samples, np.zeros((few, *_shape_of(self.reference, part)), dtype=np.uint8)
         if not isinstance(self.reference, ReferenceStats) and self.reference.domain == part.domain:
             items = self.reference.read(range(min(few, self.reference.count))).values
@@ -106,4 +107,10 @@ def _shape_of(reference: SampleCollection | ReferenceStats, part: _contract.Extr
     """The shape of a timed item: that which statistics record, else a small one."""
     if isinstance(reference, ReferenceStats) and reference.shape is not None:
         return reference.shape
-    return (part.num_frames or 16, 64, 64, 3) if part.domain == "video" else (64, 64, 3)
+    return (64, 64, 3) if _axes_of(part) == IMAGE_AXES else (part.num_frames or 16, 64, 64, 3)
+
+
+def _axes_of(part: _contract.ExtractorPart) -> int:
+    """Axes of one input: 2 of a cloud, 3 of an image, 4 of a clip."""
+    files = domain_class(part.domain).FILES
+    return IMAGE_AXES if files is None else files.ndim - 1

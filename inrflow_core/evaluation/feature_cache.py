@@ -34,6 +34,8 @@ IMAGES_PER_FILE = 1024
 """Images whose features are one file."""
 CLIPS_PER_FILE = 64
 """Clips whose features are one file: some seconds each on a CPU."""
+CLIP_AXES = 4
+"""Axes of a clip; an image has one less."""
 BATCH = 64
 """Images in a batch of the network."""
 MAX_STORED_ROWS = 50_000
@@ -118,7 +120,7 @@ class FeatureCache(FeatureRows):
 
     def _files(self) -> list[tuple[range, Path]]:
         """Each file with the range of its images."""
-        count, size = self.items.count, CLIPS_PER_FILE if self.items.domain == "video" else IMAGES_PER_FILE
+        count, size = self.items.count, IMAGES_PER_FILE if len(self.items.shape) < CLIP_AXES else CLIPS_PER_FILE
         return [
             (range(start, min(start + size, count)), self.folder / f"{start:08d}.safetensors")
             for start in range(0, count, size)

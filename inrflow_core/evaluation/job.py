@@ -347,9 +347,13 @@ def _default(
     kinds = {target.kind for target in targets}
     if len(kinds) == 1 and not job.samples:
         (kind,) = kinds
-        names += reference_inputs.metrics_of(kind)
-        if kind == "text" and not isinstance(reference, ReferenceStats) and (reference.labels() >= 0).all():
-            names += [name for name in ("accuracy",) if name in metric_specs.metrics_of_domain(domain)]
+        has_classes = not isinstance(reference, ReferenceStats) and bool((reference.labels() >= 0).all())
+        names += [
+            name
+            for name in reference_inputs.metrics_of(kind)
+            if name in metric_specs.metrics_of_domain(domain)
+            and (has_classes or not metric_specs.needs_classes(name, domain))
+        ]
     if not job.samples:
         names += reconstructions.default_metrics(targets, held_out, job.sampling) + shape_sets.default_metrics(domain)
     if (job.sampling.samples_per_item or 1) > 1:

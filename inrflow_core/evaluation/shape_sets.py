@@ -75,7 +75,7 @@ def check(
         if not isinstance(metric.inputs, RenderedTextSpec):
             continue
         for target in targets:
-            if target.kind != "text":
+            if target.kind != metric.inputs.condition:
                 raise UsageError(
                     f"`{metric.full}` compares meshes with their texts, and `{target.name}` is conditioned on none",
                     hint="leave the metric out, or evaluate the run of a model conditioned on texts",

@@ -25,6 +25,8 @@ OVER_VIEWS = {"mean": np.mean, "max": np.max}
 class RenderedTextSpec(MeshSpec):
     """The cosine of embeddings of rendered views of each mesh and of its text; `measure` is one of `OVER_VIEWS`."""
 
+    condition: str = "text"
+    """What the samples must be conditioned on."""
     views: int = 8
     elevation: float = 20.0
     """Of the cameras, in degrees above the ground."""

@@ -152,9 +152,9 @@ def test_a_form_says_when_its_weights_are_not_those_it_is_named_after():
 @pytest.mark.parametrize("name", names("extractor"))
 def test_every_network_keeps_the_contract(name: str):
     part = registry.find("feature_networks", name)
-    assert part.DOMAIN in ("image", "points", "video") and part.PREPROCESSING and part.OUTPUTS
+    assert part.DOMAIN in ("image", "points", "video", "text") and part.PREPROCESSING and part.OUTPUTS
     assert part.DOMAIN != "points" or part.POINTS > 0
     if part.WEIGHTS is not None:
         assert part.WEIGHTS.name == name and set(part.FILES) == set(part.PREPROCESSING)
-        assert part.DOMAIN == "points" or set(part.RESIZERS) == set(part.PREPROCESSING)
+        assert part.DOMAIN != "image" or set(part.RESIZERS) == set(part.PREPROCESSING)
         assert set(part.FILES.values()) <= {published.file for published in part.WEIGHTS.published}
