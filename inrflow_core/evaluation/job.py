@@ -348,12 +348,9 @@ def _default(
     if len(kinds) == 1 and not job.samples:
         (kind,) = kinds
         has_classes = not isinstance(reference, ReferenceStats) and bool((reference.labels() >= 0).all())
-        names += [
-            name
-            for name in reference_inputs.metrics_of(kind)
-            if name in metric_specs.metrics_of_domain(domain)
-            and (has_classes or not metric_specs.needs_classes(name, domain))
-        ]
+        of_kind = [name for name in reference_inputs.metrics_of(kind) if name in metric_specs.metrics_of_domain(domain)]
+        specs = metric_specs.parse_metrics(of_kind, domain)
+        names += [spec.full for spec in specs if has_classes or not spec.inputs.needs_class]
     if not job.samples:
         names += reconstructions.default_metrics(targets, held_out, job.sampling) + shape_sets.default_metrics(domain)
     if (job.sampling.samples_per_item or 1) > 1:

@@ -10,7 +10,6 @@ from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.feature_networks import _contract as network_contract
 from inrflow_core.metrics import _contract
-from inrflow_core.metrics._class_inputs import ClassifierSpec, NearestClassSpec
 from inrflow_core.metrics._contract import Metric
 from inrflow_core.metrics._inputs import OF_ENCODED, InputSpec, MetricInputs, ReferenceStats
 from inrflow_core.sample_files.collection import SampleCollection
@@ -71,11 +70,6 @@ def _applies(metric: Metric, domain: str) -> bool:
     if metric.domain == domain_class(domain).CLOUD_DOMAIN:
         return not spec.features and not spec.matched_by
     return metric.domain == domain_class(domain).VIEW_DOMAIN and bool(spec.features) and not spec.matched_by
-
-
-def needs_classes(name: str, domain: str) -> bool:
-    """Whether a metric of a domain compares classes, which a reference may lack."""
-    return any(isinstance(spec.inputs, NearestClassSpec | ClassifierSpec) for spec in parse_metrics([name], domain))
 
 
 def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
