@@ -79,7 +79,11 @@ def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = Fa
 
 
 def _suffix(file: Path) -> str:
-    """The suffix of the output of an input file in a folder."""
+    """The suffix of the output of an input file in a folder: of a clip that of a clip, though `.gif` and `.webp` also hold images."""
+    if file.is_dir():
+        return ".frames"
+    if video_io.is_animation(file):
+        return file.suffix.lower()
     if file.suffix.lower() in video_io.VIDEO_SUFFIXES:
         return ".mp4"
     return ".ply" if file.suffix.lower() in reading.SUFFIXES else ".png"

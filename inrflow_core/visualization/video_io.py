@@ -73,6 +73,17 @@ def is_video_name(name: str) -> bool:
     return name.lower().endswith((*VIDEO_SUFFIXES, ".gif"))
 
 
+def is_animation(path: Path) -> bool:
+    """Whether a GIF or WebP file holds more than one frame; one that cannot be opened does not."""
+    if path.suffix.lower() not in ANIMATION_SUFFIXES:
+        return False
+    try:
+        with Image.open(path, formats=("GIF", "WEBP")) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def frame_files(folder: Path) -> list[Path]:
     """The images of a folder in natural order; hidden files are left out."""
     found = [path for path in folder.iterdir() if image_io.is_image_name(path.name) and not path.name.startswith(".")]

@@ -18,6 +18,7 @@ from inrflow_core.numerics import solver
 from inrflow_core.sample_files import readers
 from inrflow_core.sampling import sample
 from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.visualization import video_io
 from tests import tiny
 
 VIDEO: dict[str, dict[str, Any] | None] = {
@@ -123,6 +124,35 @@ def test_a_clip_is_encoded_and_sampled_more_finely(capsys, runs: dict[str, Path]
         with np.load(out) as file:
             assert file["videos"].shape == (1, 8, 16, 16, 3) and file["fps"] == 16
             assert len(json.loads(str(file["origin"]))["given"]) == 16
+
+
+def test_several_clips_are_written_as_clips(capsys, runs: dict[str, Path], tmp_path: Path):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    first.save(tmp_path / "a.webp", save_all=True, append_images=others, duration=125, lossless=True)
+    first.save(tmp_path / "b.gif", save_all=True, append_images=others, duration=120)
+    (tmp_path / "c").mkdir()
+    for number, image in enumerate((first, *others)):
+        image.save(tmp_path / "c" / f"{number}.png")
+    (tmp_path / "out").mkdir()
+    sources = [tmp_path / name for name in ("a.webp", "b.gif", "c")]
+    inrflow(capsys, "upsample", *sources, tmp_path / "out", "--run", runs["videos"], "--steps", 2, "--scale", 2)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.webp", "b.gif", "c.frames"]
+    for name in ("a.webp", "b.gif"):
+        assert frames_of(tmp_path / "out" / name)[0].shape == (4, 16, 16, 3)
+    assert len(list((tmp_path / "out" / "c.frames").iterdir())) == 4
+
+
+@pytest.mark.parametrize("content", [None, b"", b"GIF89a"], ids=["no file", "empty", "cut"])
+def test_a_file_that_cannot_be_opened_is_not_animated(tmp_path: Path, content: bytes | None):
+    if content is not None:
+        (tmp_path / "x.gif").write_bytes(content)
+    assert not video_io.is_animation(tmp_path / "x.gif")
+
+
+def test_one_image_is_not_animated(tmp_path: Path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.gif")
+    assert not video_io.is_animation(tmp_path / "x.gif")
 
 
 def test_options_of_clips_are_refused_elsewhere(capsys, runs: dict[str, Path], tmp_path: Path):
