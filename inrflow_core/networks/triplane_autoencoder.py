@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from inrflow_core.errors import UsageError
 from inrflow_core.layers.convolution import MlpBlock
@@ -131,23 +132,33 @@ class PointEncoder(nn.Module):
     def forward(self, points: Float[Tensor, "B N C"]) -> Float[Tensor, "B P F H W"]:
         """Planes of features of points, whose first three numbers are coordinates in [-1, 1]."""
         cells = self.planes.cells(points[..., :3].float(), self.side)
+        groups = ranks(cells.flatten(1)).view_as(cells)
         x = self.blocks[0](self.first(points))
         for block in self.blocks[1:]:
-            x = block(torch.cat([x, self._pooled(x, cells)], -1))
-        planes = self._scattered(self.last(x), cells, "mean").unflatten(1, (len(self.planes), self.side, self.side))
-        return planes.permute(0, 1, 4, 2, 3)
+            x = block(torch.cat([x, pooled(x, groups)], -1))
+        planes = reduced(self.last(x), cells, len(self.planes) * self.side**2, "mean")
+        return planes.unflatten(1, (len(self.planes), self.side, self.side)).permute(0, 1, 4, 2, 3)
 
-    def _pooled(self, x: Float[Tensor, "B N F"], cells: Int64[Tensor, "B P N"]) -> Float[Tensor, "B N F"]:
-        """For each point the largest features of the points in its cell, summed over the planes."""
-        largest = self._scattered(x, cells, "amax")
-        indices = cells.flatten(1)[..., None].expand(-1, -1, x.shape[-1])
-        return largest.gather(1, indices).unflatten(1, (len(self.planes), -1)).sum(1)
 
-    def _scattered(
-        self, x: Float[Tensor, "B N F"], cells: Int64[Tensor, "B P N"], reduce: Literal["mean", "amax"]
-    ) -> Float[Tensor, "B PHW F"]:
-        """The features of each cell's points, reduced; 0 in empty cells."""
-        copies = x.repeat(1, len(self.planes), 1)
-        empty = copies.new_zeros(len(x), len(self.planes) * self.side**2, x.shape[-1])
-        indices = cells.flatten(1)[..., None].expand_as(copies)
-        return empty.scatter_reduce(1, indices, copies, reduce, include_self=False)
+def ranks(cells: Int64[Tensor, "B M"]) -> Int64[Tensor, "B M"]:
+    """The rank of each cell among the different ones of its row, from 0: fewer than M, though cells may be far more."""
+    ordered, order = cells.sort(1)
+    steps = functional.pad(ordered.diff(dim=1) > 0, (1, 0))
+    return torch.empty_like(cells).scatter_(1, order, steps.cumsum(1))
+
+
+def pooled(x: Float[Tensor, "B N F"], groups: Int64[Tensor, "B P N"]) -> Float[Tensor, "B N F"]:
+    """For each point the largest features of the points in its group, summed over the P groups in which it is; see `ranks`."""
+    largest = reduced(x, groups, groups[0].numel(), "amax")
+    indices = groups.flatten(1)[..., None].expand(-1, -1, x.shape[-1])
+    return largest.gather(1, indices).unflatten(1, (groups.shape[1], -1)).sum(1)
+
+
+def reduced(
+    x: Float[Tensor, "B N F"], groups: Int64[Tensor, "B P N"], count: int, reduce: Literal["mean", "amax"]
+) -> Float[Tensor, "B G F"]:
+    """The features of each of `count` groups' points, reduced; 0 in empty groups."""
+    copies = x.repeat(1, groups.shape[1], 1)
+    empty = copies.new_zeros(len(x), count, x.shape[-1])
+    indices = groups.flatten(1)[..., None].expand_as(copies)
+    return empty.scatter_reduce(1, indices, copies, reduce, include_self=False)

@@ -3,6 +3,7 @@
     python tests/benchmarks/shapes.py extraction RUN --label 1 --seed 0
     python tests/benchmarks/shapes.py reconstruction RUN --shards shards/occupancy-solids --num 160
     python tests/benchmarks/shapes.py samples RUN --shards shards/occupancy-solids --num 64
+    python tests/benchmarks/shapes.py pooling RUN
 
 extraction: evaluations of the function and CPU seconds of one thread of a mesh at 256^3, refined near the surface, against the whole
 grid; and the largest difference of their vertices.
@@ -10,6 +11,8 @@ reconstruction: IoU of encoded held-out shapes at the uniform ones of their quer
 and the second half of those of `prepare occupancy-solids`.
 samples: one shape for each label in turn: the share whose nearest held-out shape by Chamfer distance (512 points of each) has
 the requested class, and the share of watertight meshes.
+pooling: CPU seconds of one pass forward and back through a pooling of points over their cells, of the cells that have points alone
+against all cells of the planes, both in turns; their values and gradients are equal.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from inrflow_core.geometry import isosurface
 from inrflow_core.geometry.mesh import Mesh, sample_surface
 from inrflow_core.metrics._class_inputs import class_of_nearest
 from inrflow_core.models import Model
+from inrflow_core.networks import triplane_autoencoder
+from inrflow_core.networks._planes import SPACE
 from inrflow_core.runs import run
 from inrflow_core.sampling import sample
 from inrflow_core.sampling.options import sampling_options
@@ -43,7 +48,7 @@ BATCH = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("extraction", "reconstruction", "samples"))
+    parser.add_argument("table", choices=("extraction", "reconstruction", "samples", "pooling"))
     parser.add_argument("run", type=Path)
     parser.add_argument("--label", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -56,8 +61,10 @@ def main() -> None:
         extraction(model, arguments.seed, arguments.label)
     elif arguments.table == "reconstruction":
         reconstruction(model, ShardDataset(arguments.shards), arguments.num)
-    else:
+    elif arguments.table == "samples":
         samples(model, ShardDataset(arguments.shards), arguments.num)
+    else:
+        pooling(model)
 
 
 @torch.no_grad()
@@ -133,6 +140,32 @@ def samples(model: Model, shards: ShardDataset, num: int) -> None:
     print(f"right class {is_right.mean():.1%} of {num}, watertight {is_watertight.mean():.1%}")
     for number, name in enumerate(shards.classes):
         print(f"{name}: {is_right[number::classes].mean():.0%}")
+
+
+def pooling(model: Model, batch: int = 4, repeats: int = 10) -> None:
+    """Print what a pooling costs, for points on balls, as many as the run's and as wide as its point encoder."""
+    config, count = model.preset.networks["autoencoder"].config, model.domain.config.num_points
+    directions = torch.randn(batch, count, 3, generator=torch.Generator().manual_seed(0))
+    cells = SPACE.cells(0.6 * directions / directions.norm(dim=-1, keepdim=True), config.resolution)
+    x = torch.randn(batch, count, config.point_width, requires_grad=True)
+
+    def of_all_cells() -> torch.Tensor:
+        largest = triplane_autoencoder.reduced(x, cells, len(SPACE) * config.resolution**2, "amax")
+        indices = cells.flatten(1)[..., None].expand(-1, -1, x.shape[-1])
+        return largest.gather(1, indices).unflatten(1, (len(SPACE), -1)).sum(1)
+
+    def of_own_cells() -> torch.Tensor:
+        return triplane_autoencoder.pooled(x, triplane_autoencoder.ranks(cells.flatten(1)).view_as(cells))
+
+    seconds, made = {}, []
+    for pool in (of_all_cells, of_own_cells) * repeats:
+        start = time.process_time()
+        values = pool()
+        made.append((values, *torch.autograd.grad(values.square().sum(), x)))
+        seconds.setdefault(pool, []).append(time.process_time() - start)
+    assert all(torch.equal(one, other) for one, other in zip(made[0], made[1], strict=True))
+    whole, own = (min(seconds[pool]) for pool in (of_all_cells, of_own_cells))
+    print(f"{batch} x {count} points, {own:.4f} and {whole:.4f} CPU seconds, {own / whole:.2f}")
 
 
 def is_closed(mesh: Mesh) -> bool:

@@ -99,6 +99,19 @@ def test_the_features_of_a_point_are_read_where_the_point_is():
         assert features.abs().max() == 0
 
 
+@pytest.mark.parametrize("side", [2, 64], ids=["few cells", "more cells than points"])
+def test_points_pool_over_their_own_cells_of_each_plane(side):
+    generator = torch.Generator().manual_seed(0)
+    points, x = torch.rand(2, 50, 3, generator=generator) * 2 - 1, torch.randn(2, 50, 5, generator=generator)
+    points[:, 20:25] = points[:, :5]  # points that share every cell
+    cells = SPACE.cells(points, side)
+    groups = triplane_autoencoder.ranks(cells.flatten(1)).view_as(cells)
+    assert groups.min() == 0 and all(own.unique().numel() == own.max() + 1 for own in groups)
+    shares = cells[..., None] == cells[..., None, :]  # (B P N N): point n and point m are in one cell
+    expected = torch.where(shares[..., None], x[:, None, None], -torch.inf).amax(3).sum(1)
+    assert torch.equal(triplane_autoencoder.pooled(x, groups), expected)
+
+
 @pytest.mark.parametrize("exchange", ["axes", "channels"])
 def test_the_order_of_the_points_changes_nothing(exchange):
     built, points = autoencoder(exchange=exchange), surface()
