@@ -277,13 +277,20 @@ class AxisExchange(PlaneExchange):
             {rows: plane.mean(3), columns: plane.mean(2)}
             for plane, (rows, columns) in zip(planes, self.planes.axes, strict=True)
         ]
-        read = []
-        for number, (own, axes) in enumerate(zip(planes, self.planes.axes, strict=True)):
+        along: list[tuple[Tensor, Tensor]] = []
+        for number, axes in enumerate(self.planes.axes):
             others = [each for other, each in enumerate(profiles) if other != number]
             rows, columns = (torch.stack([each[axis] for each in others if axis in each]).sum(0) for axis in axes)
-            read.append(torch.cat([own, rows[..., None].expand_as(own), columns[:, :, None].expand_as(own)], 1))
-        changes = [self.mix(torch.stack(read[first:end], 1).flatten(0, 1)) for first, end in self.planes.bounds]
-        return [x + change for x, change in zip(groups, changes, strict=True)]
+            along.append((rows[..., None], columns[:, :, None]))
+        # The mix of the three, without copies of what is the same in each row or column.
+        own, *rest = self.mix.weight.chunk(3, 1)
+        made = []
+        for x, group, (first, end) in zip(groups, normed, self.planes.bounds, strict=True):
+            change = functional.conv2d(group.flatten(0, 1), own, self.mix.bias)
+            for profile, weight in zip(zip(*along[first:end], strict=True), rest, strict=True):
+                change = change + functional.conv2d(torch.stack(profile, 1).flatten(0, 1), weight)
+            made.append(x + change)
+        return made
 
 
 class CellExchange(PlaneExchange):
