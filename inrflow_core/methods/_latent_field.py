@@ -23,6 +23,8 @@ from inrflow_core.sets import Condition, ConditionEmbedding, Queries, SetSpec
 from inrflow_core.storage import safetensors_file
 
 HINT = "save it again with `--save-field`"
+DECODED = 1 << 16
+"""Cells of the finest fields that are decoded at once, or those of one set: an image of 256 x 256."""
 
 
 class LatentField:
@@ -90,10 +92,13 @@ class LatentField:
 
     @torch.no_grad()
     def set_latents(self, latents: Float[Tensor, "B K E"]) -> None:
-        """Decode the fields of latents in the autoencoder's scale."""
+        """Decode the fields of latents in the autoencoder's scale, as many sets at once as `DECODED` allows."""
+        autoencoder = self.model.autoencoder
+        together = max(1, DECODED // (latents.shape[1] * autoencoder.config.factor**2))
         with self._precision():
-            # Contiguous as in a saved field: another memory layout would round differently.
-            self.state = tuple(field.float().contiguous() for field in self.model.autoencoder.decode(latents))
+            parts = [autoencoder.decode(part) for part in latents.split(together)]
+        # Contiguous as in a saved field: another memory layout would round differently.
+        self.state = tuple(torch.cat(fields).float().contiguous() for fields in zip(*parts, strict=True))
 
     def size(self) -> int:
         """Bytes that `save` writes, without the header."""

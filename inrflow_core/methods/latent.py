@@ -140,7 +140,8 @@ class LatentDiffusion(nn.Module, Method):
         self._terms: dict[str, Tensor] = {}
         self.path = paths.PATHS[config.path]
         self.error = error_of_values(config, spec)
-        channels = self.autoencoder.latent_spec.value_size
+        latents: SetSpec = self.autoencoder.latent_spec
+        self.num_latents, channels = latents.num_queries, latents.value_size
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
 

@@ -11,13 +11,15 @@ from typing import Any
 from inrflow_core.config.training import LAST_SEED
 from inrflow_core.domains._contract import HasFrames, HasSurfaces, domain_classes
 from inrflow_core.errors import UsageError
-from inrflow_core.fields import Camera
+from inrflow_core.fields import Camera, Surface
 from inrflow_core.fields import Size as Size
 from inrflow_core.fields import Window as Window
 from inrflow_core.models import Model
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sets import Condition
 
+MOST_VALUES = 1 << 25
+"""Values of a batch of samples, where the batch follows from the latents: 128 MB in single precision."""
 CLIP_OPTIONS = ("--frames", "--fps")
 CAMERA_OPTIONS = ("--views", "--azimuth", "--elevation", "--distance", "--fov")
 
@@ -170,7 +172,16 @@ def select_part(request: SampleRequest, part: slice, least: int) -> SampleReques
 
 
 def default_batch_size(model: Model, request: SampleRequest) -> int:
-    """The number of samples drawn together by default: a batch of about four chunks of queries."""
+    """The number of samples drawn together by default: about four chunks of what each solver step evaluates.
+
+    Of a method with latents these are the latents, and the values of all samples, which are in memory, have a limit.
+    """
     num_queries = model.domain.num_queries(request.size, request.window, request.condition or None)
-    pairs = max(model.domain.shape.num_queries, num_queries)
-    return max(1, min(len(request.seeds), 4 * request.chunk // pairs))
+    num_latents = model.method.num_latents
+    if num_latents is None:
+        batch = 4 * request.chunk // max(model.domain.shape.num_queries, num_queries)
+    else:
+        batch = 4 * request.chunk // num_latents
+        if not isinstance(request.size, Surface):  # a surface is extracted from one function after the other
+            batch = min(batch, MOST_VALUES // (num_queries * model.domain.shape.value_size))
+    return max(1, min(len(request.seeds), batch))

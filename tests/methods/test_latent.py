@@ -48,6 +48,19 @@ def field(built: Model, seeds: Any = range(3), labels: Any = (0, 1, 2), **settin
     return sample.sample_fields(built, seeds, list(labels), options)  # pyright: ignore[reportReturnType]
 
 
+def test_fields_that_are_decoded_in_parts_are_those_of_all_sets_at_once(monkeypatch: pytest.MonkeyPatch):
+    built = model()
+    latents = torch.randn(5, *built.method.precompute("latents", sets(built)).shape[1:])[..., :3]
+    whole, parts = field(built), field(built)
+    whole.set_latents(latents)
+    monkeypatch.setattr("inrflow_core.methods._latent_field.DECODED", 2 * 144)  # cells of two sets
+    parts.set_latents(latents)
+    assert whole.state is not None and parts.state is not None
+    assert [len(each) for each in parts.state] == [5, 5, 5]
+    for one, other in zip(whole.state, parts.state, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("state", [FIRST, SECOND], ids=["autoencoder", "diffusion"])
 def test_the_loss_of_a_set_depends_on_the_set_alone(state: StepState):
     built = model(num_queries=50)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from inrflow_core.fields import Camera
+from inrflow_core.fields import Camera, Clip, Surface
 from inrflow_core.models import Model
 from inrflow_core.proteins import residues
 from inrflow_core.sampling import request
@@ -50,3 +51,28 @@ def test_a_batch_of_proteins_is_sized_by_its_longest_chain(folding: Model):
     pairs = max(longest, folding.domain.shape.num_queries)
     sized = SampleRequest(range(3), condition=condition, chunk=pairs // 2)
     assert request.default_batch_size(folding, sized) == 4 * (pairs // 2) // pairs
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [(tiny.LATENT, (600, 600)), (tiny.VIDEO, Clip(64, 40, 40)), (tiny.SHAPES, Surface(256, None))],
+    ids=["image", "video", "shape"],
+)
+def test_latents_are_drawn_together_at_every_size_of_the_samples(settings: dict[str, Any], size: Any):
+    model = tiny.model(settings)
+    latents = model.method.autoencoder.latent_spec.num_queries
+    for own in (None, size):
+        sized = SampleRequest(range(100), size=own, chunk=10 * latents)
+        assert request.default_batch_size(model, sized) == 40
+
+
+def test_values_limit_a_batch_of_large_samples(monkeypatch: pytest.MonkeyPatch):
+    model = tiny.model(tiny.LATENT)
+    monkeypatch.setattr(request, "MOST_VALUES", 3 * 60**2)
+    for side, batch in ((30, 12), (60, 3), (61, 2), (200, 1)):
+        assert request.default_batch_size(model, SampleRequest(range(50), size=(side, side))) == batch
+
+
+def test_a_batch_is_sized_by_the_queries_where_each_step_evaluates_them():
+    model = tiny.model(tiny.IMAGE)
+    assert request.default_batch_size(model, SampleRequest(range(50), size=(40, 40), chunk=1000)) == 2
