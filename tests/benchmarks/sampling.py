@@ -1,7 +1,7 @@
 """What drawing costs on a CPU: against a loop that keeps nothing, in bf16, and with the `*-fast` presets.
 
     python tests/benchmarks/sampling.py                  # all three tables, about ten CPU minutes and 6 GB
-    python tests/benchmarks/sampling.py --only loop      # or bf16, presets
+    python tests/benchmarks/sampling.py --only loop      # or bf16, presets, latents
     python tests/benchmarks/sampling.py --only presets --names shapenet-l shapenet-l-fast
 
 All numbers are CPU seconds of one thread, and ratios of one run; weights are random, which costs what trained ones do.
@@ -10,6 +10,7 @@ loop: the straightforward form computes encoder and trunk for each half of the g
 for each chunk, and embedded positions in every step; its samples are the same to rounding.
 bf16: one evaluation of a preset in fp32, under autocast that casts all weights each time, and with weights cast once.
 presets: one encoder and trunk pass and one chunk of 4096 queries at full size, each in a fresh process.
+latents: eight samples of a latent diffusion model by five steps of Heun, drawn one by one and together.
 """
 
 from __future__ import annotations
@@ -66,13 +67,14 @@ SMALL = {
         1024,
     ),
 }
+LATENTS = ("solids-ddmi-demo", "moving-digits-ddmi-demo", "objects-nerf-ddmi-demo", "digits-ddmi-demo")
 WIDTH = ["network.width=192", "network.heads=6", "network.decoder_width=none", "network.decoder_heads=none"]
 
 
 def main() -> None:
     """The requested tables, on stdout."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", choices=["loop", "bf16", "presets"])
+    parser.add_argument("--only", choices=["loop", "bf16", "presets", "latents"])
     parser.add_argument("--names", nargs="*", default=NAMES)
     parser.add_argument("--one", help="one preset, in this process")
     arguments = parser.parse_args()
@@ -97,6 +99,24 @@ def main() -> None:
             "peak GB",
         )
         _print(head, map(preset_row, arguments.names))
+    if arguments.only in (None, "latents"):
+        _print(("preset", "one by one s", "together s", "ratio", "largest difference"), map(latents_row, LATENTS))
+
+
+def latents_row(name: str, num: int = 8) -> tuple[str, ...]:
+    """Samples of one by one, and of all together."""
+    model = built(name, [])
+    how = options.sampling_options(model, steps=5)
+
+    def states(together: int) -> list[torch.Tensor]:
+        rows = [list(range(start, start + together)) for start in range(0, num, together)]
+        labels = [own if model.preset.condition else None for own in rows]
+        fields = [sample.sample_fields(model, own, label, how) for own, label in zip(rows, labels, strict=True)]
+        return [field.cache_context().state[0] for field in fields]  # pyright: ignore[reportAttributeAccessIssue]
+
+    (alone, expected), (joint, result) = timed(lambda: states(1)), timed(lambda: states(num))
+    difference = (torch.cat(expected) - result[0]).abs().max()
+    return name, f"{alone:.2f}", f"{joint:.2f}", f"{joint / alone:.2f}", f"{difference:.0e}"
 
 
 def loop_row(name: str) -> tuple[str, ...]:
