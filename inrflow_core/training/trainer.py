@@ -273,7 +273,7 @@ class Trainer:
                 )
 
     def _run_scheduled_work(self, *, is_last: bool) -> None:
-        """After a step: log, compute the held-out loss, draw previews, evaluate and save, as scheduled."""
+        """After a step: log, compute the held-out loss, evaluate, save and draw previews, as scheduled."""
         settings = self.settings
 
         def is_due(every: int | None) -> bool:
@@ -288,13 +288,15 @@ class Trainer:
             self._write_record(
                 {"step": self.counters.step, "held_out_loss": self.held_out_loss(), "held_out_of": weights}
             )
-        if is_due(settings.samples_every):
-            self.draw_samples()
         # Evaluations do not depend on the step at which a call ends: a resumed run logs the same as an unbroken one.
         is_evaluated = self.evaluation is not None and self.evaluation.is_due(self.counters.step, self.total_steps)
         is_best = is_evaluated and self.evaluate()
         if is_best or is_due(settings.save_every):
             self.save()
+        if is_due(
+            settings.samples_every
+        ):  # after saving: previews may take longer than steps, and a kill loses only them
+            self.draw_samples()
 
     def _check_skipped_steps(self) -> None:
         """Read the device's count of skipped steps, which waits for the device.

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli
@@ -22,6 +23,8 @@ from inrflow_core.config.typed import unset_by_name
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.methods._contract import StepState
 from inrflow_core.planning import plan
+from inrflow_core.preparation import pipeline
+from inrflow_core.preparation.job import PrepareJob
 from inrflow_core.runtime import distributed
 from inrflow_core.sets import TrainBatch
 from tools import preset_table
@@ -270,14 +273,19 @@ def test_a_preset_survives_being_written_and_read(name: str):
 
 
 @pytest.mark.parametrize("name", names())
-def test_the_command_that_a_preset_names_for_its_data_writes_where_it_reads(name: str):
-    data = load(name).data.config
-    words = shlex.split(data.prepare)
-    assert words[:2] == ["inrflow", "prepare"]
-    assert words[1] in app.COMMANDS
-    resolution = f"-{words[words.index('--resolution') + 1]}" if "--resolution" in words else ""
-    written = words[words.index("--out") + 1] if "--out" in words else f"shards/{words[2]}{resolution}"
-    assert data.path == written
+def test_the_command_that_a_preset_names_for_its_data_writes_where_it_reads(name: str, monkeypatch: pytest.MonkeyPatch):
+    data, written = load(name).data.config, []
+
+    def stop(job: PrepareJob, **_: Any) -> None:
+        written.append(job.out)
+        raise UsageError("stopped", hint="here")
+
+    monkeypatch.setattr(pipeline, "prepare", stop)
+    monkeypatch.delenv("INRFLOW_DATA", raising=False)
+    program, *arguments = shlex.split(data.prepare)
+    assert (program, arguments[0]) == ("inrflow", "prepare")
+    assert app.run(arguments) == 2
+    assert written == [Path(data.path)]
 
 
 @pytest.mark.parametrize(("name", "least"), zip(FAST, (7, 5, 3, 2.5), strict=True))
