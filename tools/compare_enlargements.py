@@ -5,7 +5,7 @@
 
 With `--data`, held-out images are inverted and their functions evaluated; `--finer` holds the same images at a higher
 resolution, the truth. The rows of both the sheet and the table: the noise field (`linear`), the papers' noise at every
-position for itself (`independent`), and bicubic enlargement of the coarse image. The columns of the table:
+position for itself (`independent`), and bicubic and bilinear enlargement of the coarse image. The columns of the table:
     back       PSNR in dB of the coarse image against the finer one averaged over its pixels
     roughness  root mean square difference of a pixel from the mean of its four neighbors, in gray levels
     truth      PSNR in dB against the finer truth
@@ -34,6 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 KINDS = ("linear", "independent")
+INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 Images = NDArray[np.uint8]
 
 
@@ -58,9 +59,10 @@ def main() -> None:
         images, labels = held_out(arguments.data, arguments.num)
         scale = arguments.scale if truth is None else truth.shape[1] // images.shape[1]
         coarse, finer = encoded(model, images, labels, scale, arguments.steps)
-    finer["bicubic"] = bicubic(coarse, finer["linear"].shape[1])
+    side = finer["linear"].shape[1]
+    finer |= {name: resized(coarse, side, filter) for name, filter in INTERPOLATIONS.items()}
     rows = {"coarse": coarse, **finer} | ({} if truth is None else {"truth": truth})
-    image_grid.labeled_rows(rows, tile=max(96, finer["linear"].shape[1])).save(arguments.sheet)
+    image_grid.labeled_rows(rows, tile=max(96, side)).save(arguments.sheet)
     print(f"{'':12}  {'back':>6}  {'roughness':>9}" + ("" if truth is None else f"  {'truth':>6}"))
     for name, row in finer.items():
         line = f"{name:12}  {psnr(shrunk(row, coarse.shape[1]), coarse):6.1f}  {roughness(row):9.2f}"
@@ -116,9 +118,9 @@ def finer_size(model: Model, scale: int) -> tuple[int, int]:
     return scale * rows, scale * columns
 
 
-def bicubic(coarse: Images, side: int) -> Images:
-    """The usual enlargement."""
-    sized = [image_grid.to_image(image).resize((side, side), Image.Resampling.BICUBIC) for image in coarse]
+def resized(coarse: Images, side: int, filter: Image.Resampling) -> Images:
+    """The usual enlargements."""
+    sized = [image_grid.to_image(image).resize((side, side), filter) for image in coarse]
     return np.stack([np.asarray(image).reshape(side, side, -1) for image in sized])
 
 
