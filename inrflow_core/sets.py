@@ -162,6 +162,11 @@ class SetSpec:
         """Whether all sets have the same number of pairs."""
         return not isinstance(self.layout, Groups)
 
+    @property
+    def is_permutable(self) -> bool:
+        """Whether the pairs of a set have no order: nothing but its value belongs to a pair, as of points that move."""
+        return isinstance(self.layout, Points) and not self.layout.has_coordinates
+
     def coordinates_of(self, queries: Queries, values: Float[Tensor, "B N C"]) -> Tensor | None:
         """The pairs' coordinates; of points without fixed coordinates the first numbers of their values."""
         return queries.coordinates if self.layout.has_coordinates else values[..., : self.coordinate_size]

@@ -33,6 +33,7 @@ POINTS: dict[str, dict[str, Any]] = {
         "num_frequencies": 4,
     },
 }
+COUPLED_POINTS: dict[str, dict[str, Any]] = {**POINTS, "method": {"coupling": "assignment"}}
 IMAGE_TO_POINTS: dict[str, dict[str, Any]] = {
     **POINTS,
     "condition": {"name": "picture", "embedder": "patches", "tokens": 64, "width": 192},

@@ -78,6 +78,11 @@ class Method(Protocol):
         """What `training.compile` compiles: modules that the loss calls, and not methods of theirs."""
         return list(self.networks().values())
 
+    def prepare_batch(self, batch: TrainBatch) -> TrainBatch:
+        """What `loss` gets of a batch: called on the CPU before the batch crosses to the device, in training by the thread that
+        reads ahead. It uses no weights, and each example depends on its own seed and values alone."""
+        return batch
+
     def loss(self, batch: TrainBatch, state: StepState, optimizer: str = "main") -> Tensor:
         """The loss that `optimizer` minimizes: of each set, (B,), or of all together, ().
 

@@ -33,6 +33,9 @@ class Config:
     """Times between which guidance acts."""
     noise: Literal["linear", "cubic", "independent"] = "linear"
     """Interpolation of the noise between the training pixels; the papers' is independent at each position."""
+    coupling: Literal["independent", "assignment", "blocked-assignment"] = "independent"
+    """Which noise a point of a set without order is mixed with in training: any (the papers'), that of the permutation with the
+    least sum of squared distances (`assignment`), or of one near it that takes less time for many points (not in the papers)."""
     align: Literal["none", "noise", "prediction"] = "none"
     """Superpose a structure, by rotation and shift, before the target is made: on the `noise` that it is mixed with, or on
     the data that the network's own answer predicts (SimpleFold; not in the paper)."""
@@ -56,3 +59,8 @@ class Config:
             raise ValueError(f"`smooth_lddt_ramp` is {self.smooth_lddt_ramp}, and `smooth_lddt`, which it raises, is 0")
         if self.noise_draws_per_example < 1:
             raise ValueError(f"`noise_draws_per_example` is {self.noise_draws_per_example}: at least 1")
+        if self.noise_draws_per_example > 1 and self.coupling != "independent":
+            raise ValueError(
+                f"`noise_draws_per_example` is {self.noise_draws_per_example}, and `coupling` is `{self.coupling}`, which fits a set "
+                "to one noise: leave one of them out"
+            )

@@ -77,13 +77,19 @@ def sampling_options(
     """The preset's sampling settings, replaced by `overrides`; see `models.SamplingOptions`.
 
     Raises:
-        UsageError: a setting is out of range, or guidance cannot act.
+        UsageError: a setting is out of range, guidance cannot act, or the guide was trained with another coupling.
     """
     assert sampler is not None, "[sampler] is required where USES_SAMPLER = True"
     own = vars(model.preset.method.config)
     values = {f.name: own[f.name] for f in dataclasses.fields(SamplingConfig)} | dict(overrides)
     config = settings(SamplingConfig, values, "method")
     scale, interval = acting_guidance(model, sampler, guide, config, overrides)
+    if guide is not None and guide.method.config.coupling != own["coupling"]:
+        raise UsageError(
+            f"the guide was trained with `coupling` `{guide.method.config.coupling}`, the model with `{own['coupling']}`: their "
+            "velocities are those of different paths",
+            hint="guide with a smaller or earlier run of the same settings",
+        )
     assert precision == "fp32" or precision == "bf16"
     return SamplingOptions(
         sampler=sampler.module,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import UsageError
 from inrflow_core.geometry import rigid_motion
-from inrflow_core.methods import _structure_loss
+from inrflow_core.methods import _set_coupling, _structure_loss
 from inrflow_core.methods._contract import Method, Stage, StepState
 from inrflow_core.methods._flow_config import Config
 from inrflow_core.methods._flow_field import FlowField
@@ -51,6 +51,7 @@ __all__ = [
 def build(preset: Preset, spec: SetSpec) -> FlowMatching:
     """A flow model with the network and the condition that the preset names."""
     _structure_loss.check(preset.method.config, spec)
+    _set_coupling.check(preset.method.config, spec)
     part = preset.condition
     condition = ConditionSpec() if part is None else part.module.spec(part.config)
     network = preset.network.module.build(preset.network.config, spec, condition)
@@ -79,6 +80,12 @@ class FlowMatching(nn.Module, Method):
     def forward(self, batch: TrainBatch) -> Float[Tensor, " B"]:
         """The loss."""
         return self.loss(batch)
+
+    def prepare_batch(self, batch: TrainBatch) -> TrainBatch:
+        """Sets whose points are in the order that `coupling` fits to their noise."""
+        if self.config.coupling == "independent":
+            return batch
+        return batch.apply(lambda sets: _set_coupling.couple(self.config, sets))
 
     def loss(self, batch: TrainBatch, state: StepState | None = None, optimizer: str = "main") -> Float[Tensor, " B"]:
         """Mean squared error of the velocity over the queries of each set (INRFlow, equation 4).

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,13 +141,20 @@ class Loader:
         return self.shards.buffer(self.split, count)
 
     def stream(
-        self, positions_by_step: Iterable[tuple[int, range]], device: torch.device, ahead: int, *, num_in_use: int = 1
+        self,
+        positions_by_step: Iterable[tuple[int, range]],
+        device: torch.device,
+        ahead: int,
+        *,
+        prepare: Callable[[TrainBatch], TrainBatch],
+        num_in_use: int = 1,
     ) -> Stream:
         """The batches of (step, positions) in turn, read by a thread that keeps `ahead` of them ready.
 
-        The last `num_in_use` batches stay unchanged; the memory of earlier ones is reused.
+        `prepare` is the method's `prepare_batch`. The last `num_in_use` batches stay unchanged; the memory of earlier ones is
+        reused.
         """
-        return Stream(self, positions_by_step, device, ahead, num_in_use)
+        return Stream(self, positions_by_step, device, ahead, prepare, num_in_use)
 
     def _select_classes(self, shards: ShardDataset, classes: Sequence[str]) -> None:
         """Select the examples of some classes, which are renumbered in the order of `classes`."""
@@ -184,10 +191,12 @@ class Stream(Iterator[TrainBatch]):
         positions_by_step: Iterable[tuple[int, range]],
         device: torch.device,
         ahead: int,
+        prepare: Callable[[TrainBatch], TrainBatch],
         num_in_use: int = 1,
     ) -> None:
         self.seconds_blocked = 0.0
         self._loader, self._positions_by_step, self._transfer = loader, positions_by_step, DeviceTransfer(device)
+        self._prepare = prepare
         self._ready: queue.Queue[InFlightBatch | BaseException | None] = queue.Queue(ahead)
         # One buffer is being read into, `ahead` are in the queue, the caller uses `num_in_use`.
         self._buffers: list[np.ndarray | None] = [None] * (ahead + 1 + num_in_use)
@@ -218,7 +227,7 @@ class Stream(Iterator[TrainBatch]):
         try:
             for turn, (step, positions) in enumerate(self._positions_by_step):
                 sets = self._loader.batch(step, positions, out=self._buffer(turn, len(positions)))
-                self._ready.put(self._transfer.send(self._loader.train_batch(sets)))
+                self._ready.put(self._transfer.send(self._prepare(self._loader.train_batch(sets))))
                 if self._stopped.is_set():
                     return
             self._ready.put(None)

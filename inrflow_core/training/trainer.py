@@ -142,7 +142,11 @@ class Trainer:
         )
         prefetch = self.model.preset.data.config.prefetch
         batches = self.loader.stream(
-            positions_by_step, self.world.device, prefetch, num_in_use=self._num_batches_in_use
+            positions_by_step,
+            self.world.device,
+            prefetch,
+            prepare=self.model.method.prepare_batch,
+            num_in_use=self._num_batches_in_use,
         )
         self.model.method.train()
         self.meter = StepMeter(batches)
@@ -237,7 +241,7 @@ class Trainer:
             for start in range(0, count, share):
                 positions = range(start, min(start + share, count))
                 sets = self.held_out.batch(0, positions, augment=False)
-                batch = self.held_out.train_batch(sets).to(self.world.device)
+                batch = self.model.method.prepare_batch(self.held_out.train_batch(sets)).to(self.world.device)
                 total += float(objective(batch, state, self.engine.optimizer)) * len(positions)
             return total / count
 

@@ -138,7 +138,9 @@ def train(arguments: argparse.Namespace, warm: int = 5, steps: int = 20) -> dict
         checked = setup.check_job(job, {})
         trainer = setup.build_trainer(checked)
         requests = ((step, positions) for step in range(1000) for positions in trainer.micro_batches)
-        batches = trainer.loader.stream(requests, trainer.world.device, preset.data.config.prefetch)
+        batches = trainer.loader.stream(
+            requests, trainer.world.device, preset.data.config.prefetch, prepare=trainer.model.method.prepare_batch
+        )
         trainer.model.method.train()
         trainer.meter = StepMeter(batches)
         try:

@@ -64,7 +64,9 @@ def measure(name: str, steps: int, folder: Path) -> dict[str, Any]:
     trainer = setup.build_trainer(setup.check_job(job, {}))
     trainer.model.method.train()
     requests = ((step, positions) for step in range(WARM + steps) for positions in trainer.micro_batches)
-    batches = trainer.loader.stream(requests, trainer.world.device, preset.data.config.prefetch)
+    batches = trainer.loader.stream(
+        requests, trainer.world.device, preset.data.config.prefetch, prepare=trainer.model.method.prepare_batch
+    )
     trainer.meter = StepMeter(batches)
     for _ in range(WARM):
         trainer.advance(batches)

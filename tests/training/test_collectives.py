@@ -43,7 +43,8 @@ for stage in (0, 1, 2):
     settings = {"zero_stage": stage, "log_every": 1000, "micro_batch": 1}
     ready = setup.check_job(small.job(data, out / str(stage), **settings), dict(os.environ))
     it = setup.build_trainer(ready)
-    batches = it.loader.stream(((s, p) for s in range(4) for p in it.micro_batches), it.world.device, 2)
+    requests = ((s, p) for s in range(4) for p in it.micro_batches)
+    batches = it.loader.stream(requests, it.world.device, 2, prepare=it.model.method.prepare_batch)
     it.model.method.train()
     it.meter = StepMeter(batches)
     it.advance(batches)

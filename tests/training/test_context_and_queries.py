@@ -93,7 +93,8 @@ def test_a_stopped_run_resumes_to_the_bit(data: Path, tmp_path: Path):
 def test_training_gets_one_view_as_context_and_the_others_as_queries(data: Path, tmp_path: Path):
     trainer = train(data, tmp_path / "run", until=1)
     supports = set()
-    for batch in trainer.loader.stream([(0, range(4)), (1, range(4))], torch.device("cpu"), 1):
+    prepare = trainer.model.method.prepare_batch
+    for batch in trainer.loader.stream([(0, range(4)), (1, range(4))], torch.device("cpu"), 1, prepare=prepare):
         assert not batch.is_shared and len(batch) == 4
         for row in range(4):
             context, queries = rays(batch, row)

@@ -66,7 +66,7 @@ class SyncCalls(TorchDispatchMode):
 
 
 def trainer(kind: str, tmp_path: Path, **training) -> Trainer:
-    """A trainer before its first step, on images (perhaps queried between pixels), points or chains."""
+    """A trainer before its first step, on images (perhaps queried between pixels), points (perhaps coupled with their noise) or chains."""
     training = {"log_every": 1000, **training}
     if kind == "image-anywhere":
         preset = small.preset(training=training, method={"query_positions": "anywhere", "num_queries": 9})
@@ -80,7 +80,7 @@ def trainer(kind: str, tmp_path: Path, **training) -> Trainer:
         )
     else:
         make = small.images if kind == "image" else small.clouds
-        sets = tiny.IMAGE if kind == "image" else tiny.POINTS
+        sets = {"image": tiny.IMAGE, "points": tiny.POINTS, "coupled": tiny.COUPLED_POINTS}[kind]
         job = small.job(make(tmp_path / "shards"), tmp_path / "run", kind=sets, **training)
     return setup.build_trainer(setup.check_job(job, {}))
 
@@ -90,7 +90,7 @@ def steps(it: Trainer, count: int, calls: SyncCalls | None = None) -> list[str]:
     expected = (
         (step, indices) for step in range(it.counters.step, it.counters.step + count) for indices in it.micro_batches
     )
-    batches = it.loader.stream(expected, it.world.device, 2)
+    batches = it.loader.stream(expected, it.world.device, 2, prepare=it.model.method.prepare_batch)
     it.model.method.train()
     it.meter = StepMeter(batches)
     if calls is None:
@@ -105,7 +105,7 @@ def steps(it: Trainer, count: int, calls: SyncCalls | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-@pytest.mark.parametrize("kind", ["image", "image-anywhere", "points", "protein"])
+@pytest.mark.parametrize("kind", ["image", "image-anywhere", "points", "coupled", "protein"])
 def test_a_step_asks_the_device_for_nothing(kind, stage, tmp_path, monkeypatch):
     it = trainer(kind, tmp_path, zero_stage=stage, micro_batch=2)
     steps(it, 2)  # the first steps set things up

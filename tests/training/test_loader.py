@@ -60,7 +60,7 @@ def test_seeds_differ_between_steps_and_places(folder):
 def test_batches_read_ahead_are_the_requested_ones(folder):
     it = loader(folder)
     expected = [(step, range(start, start + 2)) for step in range(20) for start in (0, 2)]
-    stream = it.stream(expected, torch.device("cpu"), 2)
+    stream = it.stream(expected, torch.device("cpu"), 2, prepare=lambda batch: batch)
     stored = []
     for (step, indices), sets in zip(expected, (batch.context for batch in stream), strict=True):
         stored.append(sets)  # kept on purpose: buffers are used again and again
@@ -76,7 +76,7 @@ def test_an_error_in_the_reading_thread_reaches_the_caller(tmp_path):
     for shard in copy.glob("train-*.h5"):
         with shard.open("r+b") as file:
             file.truncate(100)
-    stream = it.stream([(0, range(4))], torch.device("cpu"), 2)
+    stream = it.stream([(0, range(4))], torch.device("cpu"), 2, prepare=lambda batch: batch)
     with pytest.raises(IntegrityError, match="train-0000.*.h5"):
         next(stream)
     stream.close()

@@ -105,12 +105,15 @@ def test_two_processes_have_the_losses_of_one_and_either_resumes_the_others_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["IMAGE_TO_POINTS", "PROTEIN"])
-def test_two_processes_learn_from_images_and_sequences_as_one_does(kind, tmp_path):
+@pytest.mark.parametrize("kind", ["IMAGE_TO_POINTS", "PROTEIN", "COUPLED_POINTS"])
+def test_two_processes_learn_from_images_sequences_and_coupled_points_as_one_does(kind, tmp_path):
     """Chains are of unequal size: each process passes the network with packs of its own, in stage 3 with one."""
     sets = getattr(tiny, kind)
-    make = conditioned_runs.pictured if kind == "IMAGE_TO_POINTS" else conditioned_runs.folded
-    data = make(tmp_path / "shards", _contract.load("patches") if kind == "IMAGE_TO_POINTS" else None)
+    if kind == "COUPLED_POINTS":
+        data = small.clouds(tmp_path / "shards")
+    else:
+        make = conditioned_runs.pictured if kind == "IMAGE_TO_POINTS" else conditioned_runs.folded
+        data = make(tmp_path / "shards", _contract.load("patches") if kind == "IMAGE_TO_POINTS" else None)
     alone = setup.train(conditioned_runs.job(data, tmp_path / "alone", sets))
     expected = small.losses(tmp_path / "alone")
     for stage in (1, 2, 3):
