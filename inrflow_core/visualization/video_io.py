@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -78,9 +79,8 @@ def is_animation(path: Path) -> bool:
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
         return False
     try:
-        with Image.open(path, formats=("GIF", "WEBP")) as image:
-            return getattr(image, "n_frames", 1) > 1
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return len(list(itertools.islice(_animation_frames(path), 2))) > 1
+    except UnreadableItemError:
         return False
 
 
