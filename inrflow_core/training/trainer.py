@@ -297,9 +297,8 @@ class Trainer:
         is_best = is_evaluated and self.evaluate()
         if is_best or is_due(settings.save_every):
             self.save()
-        if is_due(
-            settings.samples_every
-        ):  # after saving: previews may take longer than steps, and a kill loses only them
+        # After saving: previews may take longer than steps, and a kill then loses only them.
+        if is_due(settings.samples_every):
             self.draw_samples()
 
     def _check_skipped_steps(self) -> None:
