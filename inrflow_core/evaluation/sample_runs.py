@@ -39,6 +39,8 @@ from inrflow_core.sampling.request import Size
 from inrflow_core.sampling.write_samples import SampleSource
 
 INTERPOLATION_BASELINES = ("bilinear", "bicubic")
+PROBED = 4
+"""Samples that time is measured on where a batch follows from the latents, and may have many queries."""
 
 
 def iter_sample_sets(
@@ -109,7 +111,8 @@ def _drawing_seconds(target: EvaluatedModel, work: SamplingWork, model: Model) -
             model, whole.labels, sampler="euler", steps=2, method_settings=settings.method_settings
         )
     batch = settings.batch or request.default_batch_size(model, whole)
-    rows = range(min(batch, len(whole.seeds)))
+    most = batch if model.method.num_latents is None else PROBED
+    rows = range(min(batch, most, len(whole.seeds)))
     if plan is not None and model.domain.MAKES_STRUCTURES:
         rows = range(min(batch, plan.samples_per_item))
     own_labels = None if whole.labels is None else [whole.labels[row] for row in rows]

@@ -67,8 +67,8 @@ class Method(Protocol):
     must call the networks equally often (ZeRO stage 3)."""
 
     num_latents: int | None = None
-    """Latents of a sample where a sampler's steps are steps of these, and the queries are evaluated once, after the last one; the
-    number of samples that are drawn together then follows from them. None: every step evaluates the queries."""
+    """Latents of a sample where a sampler's steps are steps of these, and the queries are evaluated once, after the last one: then
+    large samples are drawn together too. None: every step evaluates the queries."""
 
     def networks(self) -> dict[str, nn.Module]:
         """The networks that stages name."""

@@ -94,11 +94,12 @@ class LatentField:
     def set_latents(self, latents: Float[Tensor, "B K E"]) -> None:
         """Decode the fields of latents in the autoencoder's scale, as many sets at once as `DECODED` allows."""
         autoencoder = self.model.autoencoder
-        together = max(1, DECODED // (latents.shape[1] * autoencoder.config.factor**2))
+        cells = latents[0].numel() // autoencoder.config.latent_channels * autoencoder.config.factor**2
         with self._precision():
-            parts = [autoencoder.decode(part) for part in latents.split(together)]
+            parts = [autoencoder.decode(part) for part in latents.split(max(1, DECODED // cells))]
+        fields = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         # Contiguous as in a saved field: another memory layout would round differently.
-        self.state = tuple(torch.cat(fields).float().contiguous() for fields in zip(*parts, strict=True))
+        self.state = tuple(field.float().contiguous() for field in fields)
 
     def size(self) -> int:
         """Bytes that `save` writes, without the header."""

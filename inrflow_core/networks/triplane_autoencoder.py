@@ -132,11 +132,13 @@ class PointEncoder(nn.Module):
     def forward(self, points: Float[Tensor, "B N C"]) -> Float[Tensor, "B P F H W"]:
         """Planes of features of points, whose first three numbers are coordinates in [-1, 1]."""
         cells = self.planes.cells(points[..., :3].float(), self.side)
-        groups = ranks(cells.flatten(1)).view_as(cells)
+        count = len(self.planes) * self.side**2
+        num_points = cells.shape[1] * cells.shape[2]
+        groups = cells if count <= num_points else ranks(cells.flatten(1)).view_as(cells)
         x = self.blocks[0](self.first(points))
         for block in self.blocks[1:]:
-            x = block(torch.cat([x, pooled(x, groups)], -1))
-        planes = reduced(self.last(x), cells, len(self.planes) * self.side**2, "mean")
+            x = block(torch.cat([x, pooled(x, groups, min(count, num_points))], -1))
+        planes = reduced(self.last(x), cells, count, "mean")
         return planes.unflatten(1, (len(self.planes), self.side, self.side)).permute(0, 1, 4, 2, 3)
 
 
@@ -147,9 +149,9 @@ def ranks(cells: Int64[Tensor, "B M"]) -> Int64[Tensor, "B M"]:
     return torch.empty_like(cells).scatter_(1, order, steps.cumsum(1))
 
 
-def pooled(x: Float[Tensor, "B N F"], groups: Int64[Tensor, "B P N"]) -> Float[Tensor, "B N F"]:
-    """For each point the largest features of the points in its group, summed over the P groups in which it is; see `ranks`."""
-    largest = reduced(x, groups, groups[0].numel(), "amax")
+def pooled(x: Float[Tensor, "B N F"], groups: Int64[Tensor, "B P N"], count: int) -> Float[Tensor, "B N F"]:
+    """For each point the largest features of the points in its group, of `count`, summed over the P groups in which it is."""
+    largest = reduced(x, groups, count, "amax")
     indices = groups.flatten(1)[..., None].expand(-1, -1, x.shape[-1])
     return largest.gather(1, indices).unflatten(1, (groups.shape[1], -1)).sum(1)
 

@@ -1,7 +1,7 @@
 """Assignments of the points of one set to those of another with a small sum of squared distances.
 
-`exact` finds the least sum, by SciPy's shortest augmenting paths (Crouse 2016): 4 to 8 ms of CPU time for 256 points, 1 to 2 s for
-2,048. `blocked` sorts both sets into blocks of neighboring points, assigns exactly within each block and repeats that with other
+`exact` finds the least sum, by SciPy's shortest augmenting paths (Crouse 2016): 4 to 8 ms of CPU time for 256 points, 0.7 to 1.8 s
+for 2,048. `blocked` sorts both sets into blocks of neighboring points, assigns exactly within each block and repeats that with other
 blocks of the pairs: 25 to 45 ms for 2,048 points, and a sum at most some percent above the least.
 """
 
@@ -16,8 +16,8 @@ from jaxtyping import Float64, Int64
 from inrflow_core.numerics import noise_field
 
 SINKHORN_STEPS, TEMPERATURE = 20, 0.05
-"""Of the potentials that `exact` starts from; the temperature is in units of the costs' root mean square. They take a quarter to a half off its time at 256 points
-and more at 2,048."""
+"""Of the potentials that `exact` starts from; the temperature is in units of the costs' root mean square. They take a quarter to a half
+off its time at 256 points and more at 2,048."""
 TINY = 1e-30
 """Keeps quotients finite in float32."""
 BLOCK = 32

@@ -18,8 +18,10 @@ from inrflow_core.models import Model
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sets import Condition
 
+TOGETHER = 16
+"""Samples that are drawn together at every size, where their latents allow it: more save little on a CPU."""
 MOST_VALUES = 1 << 25
-"""Values of a batch of samples, where the batch follows from the latents: 128 MB in single precision."""
+"""Values of a batch that is larger than its queries would have it: 128 MB in single precision."""
 CLIP_OPTIONS = ("--frames", "--fps")
 CAMERA_OPTIONS = ("--views", "--azimuth", "--elevation", "--distance", "--fov")
 
@@ -172,16 +174,16 @@ def select_part(request: SampleRequest, part: slice, least: int) -> SampleReques
 
 
 def default_batch_size(model: Model, request: SampleRequest) -> int:
-    """The number of samples drawn together by default: about four chunks of what each solver step evaluates.
+    """The number of samples drawn together by default: about four chunks of the queries.
 
-    Of a method with latents these are the latents, and the values of all samples, which are in memory, have a limit.
+    Of a method with latents, whose solver steps do not evaluate the queries, up to `TOGETHER` of larger samples.
     """
     num_queries = model.domain.num_queries(request.size, request.window, request.condition or None)
     num_latents = model.method.num_latents
-    if num_latents is None:
-        batch = 4 * request.chunk // max(model.domain.shape.num_queries, num_queries)
-    else:
-        batch = 4 * request.chunk // num_latents
+    batch = 4 * request.chunk // max(model.domain.shape.num_queries, num_queries)
+    if num_latents is not None:
+        together = min(TOGETHER, 4 * request.chunk // num_latents)
         if not isinstance(request.size, Surface):  # a surface is extracted from one function after the other
-            batch = min(batch, MOST_VALUES // (num_queries * model.domain.shape.value_size))
+            together = min(together, MOST_VALUES // (num_queries * model.domain.shape.value_size))
+        batch = max(batch, together)
     return max(1, min(len(request.seeds), batch))

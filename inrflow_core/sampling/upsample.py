@@ -49,10 +49,13 @@ class Upsampling:
     """Of input files that are views of scenes. Default: that of the preset."""
 
 
-def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = False) -> list[Path]:
+def output_paths(
+    files: list[Path], out: Path, num: int, *, are_clips: bool = False, overwrite: bool = False
+) -> list[Path]:
     """One output for each file: `out` itself, or names in the folder `out` for several files.
 
-    `num` is the number of samples that `out` gets if there are no files.
+    `num` is the number of samples that `out` gets if there are no files. Of a model of clips (`are_clips`) folders of frames and
+    animations become such again.
 
     Raises:
         UsageError: an output exists, without `overwrite`, or cannot be written, or two files have the same output.
@@ -70,7 +73,7 @@ def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = Fa
             f"{len(files)} files need a folder as output, and `{out}` is not a folder",
             hint=f"make it with `mkdir -p {out}`",
         )
-    targets = [out / f"{file.stem}{_suffix(file)}" for file in files]
+    targets = [out / f"{file.stem}{_suffix(file, is_clip=are_clips)}" for file in files]
     if len(set(targets)) < len(targets):
         raise UsageError("two of the files would have the same output", hint="give them different names")
     for path in targets:
@@ -78,15 +81,14 @@ def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = Fa
     return targets
 
 
-def _suffix(file: Path) -> str:
-    """The suffix of the output of an input file in a folder: of a clip that of a clip, though `.gif` and `.webp` also hold images."""
-    if file.is_dir():
-        return ".frames"
-    if video_io.is_animation(file):
-        return file.suffix.lower()
-    if file.suffix.lower() in video_io.VIDEO_SUFFIXES:
+def _suffix(file: Path, *, is_clip: bool) -> str:
+    """The suffix of the output of an input file in a folder."""
+    suffix = file.suffix.lower()
+    if is_clip and (file.is_dir() or suffix in video_io.ANIMATION_SUFFIXES):
+        return suffix if file.is_file() else ".frames"
+    if suffix in video_io.VIDEO_SUFFIXES:
         return ".mp4"
-    return ".ply" if file.suffix.lower() in reading.SUFFIXES else ".png"
+    return ".ply" if suffix in reading.SUFFIXES else ".png"
 
 
 def check_model(model: Model, *, has_files: bool) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -72,16 +71,6 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 def is_video_name(name: str) -> bool:
     """Whether a file's name says that it is a video or a GIF; a WebP file is usually one image."""
     return name.lower().endswith((*VIDEO_SUFFIXES, ".gif"))
-
-
-def is_animation(path: Path) -> bool:
-    """Whether a GIF or WebP file holds more than one frame; one that cannot be opened does not."""
-    if path.suffix.lower() not in ANIMATION_SUFFIXES:
-        return False
-    try:
-        return len(list(itertools.islice(_animation_frames(path), 2))) > 1
-    except UnreadableItemError:
-        return False
 
 
 def frame_files(folder: Path) -> list[Path]:

@@ -144,18 +144,18 @@ def samples(model: Model, shards: ShardDataset, num: int) -> None:
 
 def pooling(model: Model, batch: int = 4, repeats: int = 10) -> None:
     """Print what a pooling costs, for points on balls, as many as the run's and as wide as its point encoder."""
-    config, count = model.preset.networks["autoencoder"].config, model.domain.config.num_points
+    config, domain = model.preset.networks["autoencoder"].config, model.domain.config
+    count = getattr(domain, "surface_points", None) or domain.num_points
     directions = torch.randn(batch, count, 3, generator=torch.Generator().manual_seed(0))
     cells = SPACE.cells(0.6 * directions / directions.norm(dim=-1, keepdim=True), config.resolution)
     x = torch.randn(batch, count, config.point_width, requires_grad=True)
 
     def of_all_cells() -> torch.Tensor:
-        largest = triplane_autoencoder.reduced(x, cells, len(SPACE) * config.resolution**2, "amax")
-        indices = cells.flatten(1)[..., None].expand(-1, -1, x.shape[-1])
-        return largest.gather(1, indices).unflatten(1, (len(SPACE), -1)).sum(1)
+        return triplane_autoencoder.pooled(x, cells, len(SPACE) * config.resolution**2)
 
     def of_own_cells() -> torch.Tensor:
-        return triplane_autoencoder.pooled(x, triplane_autoencoder.ranks(cells.flatten(1)).view_as(cells))
+        groups = triplane_autoencoder.ranks(cells.flatten(1)).view_as(cells)
+        return triplane_autoencoder.pooled(x, groups, len(SPACE) * count)
 
     seconds, made = {}, []
     for pool in (of_all_cells, of_own_cells) * repeats:

@@ -109,7 +109,8 @@ def test_points_pool_over_their_own_cells_of_each_plane(side):
     assert groups.min() == 0 and all(own.unique().numel() == own.max() + 1 for own in groups)
     shares = cells[..., None] == cells[..., None, :]  # (B P N N): point n and point m are in one cell
     expected = torch.where(shares[..., None], x[:, None, None], -torch.inf).amax(3).sum(1)
-    assert torch.equal(triplane_autoencoder.pooled(x, groups), expected)
+    for own, count in ((groups, 150), (cells, 3 * side**2)):
+        assert torch.equal(triplane_autoencoder.pooled(x, own, count), expected)
 
 
 @pytest.mark.parametrize("exchange", ["axes", "channels"])

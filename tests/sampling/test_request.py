@@ -62,15 +62,16 @@ def test_latents_are_drawn_together_at_every_size_of_the_samples(settings: dict[
     model = tiny.model(settings)
     latents = model.method.autoencoder.latent_spec.num_queries
     for own in (None, size):
-        sized = SampleRequest(range(100), size=own, chunk=10 * latents)
-        assert request.default_batch_size(model, sized) == 40
+        for chunk, batch in ((2 * latents, 8), (9 * latents, request.TOGETHER)):
+            sized = SampleRequest(range(100), size=own, chunk=chunk)
+            assert request.default_batch_size(model, sized) == batch
 
 
 def test_values_limit_a_batch_of_large_samples(monkeypatch: pytest.MonkeyPatch):
     model = tiny.model(tiny.LATENT)
     monkeypatch.setattr(request, "MOST_VALUES", 3 * 60**2)
     for side, batch in ((30, 12), (60, 3), (61, 2), (200, 1)):
-        assert request.default_batch_size(model, SampleRequest(range(50), size=(side, side))) == batch
+        assert request.default_batch_size(model, SampleRequest(range(50), size=(side, side), chunk=100)) == batch
 
 
 def test_a_batch_is_sized_by_the_queries_where_each_step_evaluates_them():

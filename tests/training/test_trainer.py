@@ -89,6 +89,16 @@ def test_looking_at_a_run_changes_nothing_of_it(data, tmp_path, unbroken, stage)
     assert watched.held_out_loss() == held_out[6]["held_out_loss"]
 
 
+def test_a_kill_while_a_preview_is_drawn_loses_no_step(data, tmp_path, monkeypatch):
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample, "preview", killed)
+    with pytest.raises(KeyboardInterrupt):
+        small.train(data, tmp_path / "run", samples_every=4, save_every=2)
+    assert checkpoint_manifest.complete_steps(tmp_path / "run")[-1] == 4
+
+
 def test_every_average_follows_the_weights_by_its_decay(data, tmp_path, monkeypatch):
     seen: list[list[torch.Tensor]] = []
     step = engine.Engine.step

@@ -18,7 +18,6 @@ from inrflow_core.numerics import solver
 from inrflow_core.sample_files import readers
 from inrflow_core.sampling import sample
 from inrflow_core.shards.shard_dataset import ShardDataset
-from inrflow_core.visualization import video_io
 from tests import tiny
 
 VIDEO: dict[str, dict[str, Any] | None] = {
@@ -143,16 +142,14 @@ def test_several_clips_are_written_as_clips(capsys, runs: dict[str, Path], tmp_p
     assert len(list((tmp_path / "out" / "c.frames").iterdir())) == 4
 
 
-@pytest.mark.parametrize("content", [None, b"", b"GIF89a"], ids=["no file", "empty", "cut"])
-def test_a_file_that_cannot_be_opened_is_not_animated(tmp_path: Path, content: bytes | None):
-    if content is not None:
-        (tmp_path / "x.gif").write_bytes(content)
-    assert not video_io.is_animation(tmp_path / "x.gif")
-
-
-def test_one_image_is_not_animated(tmp_path: Path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "x.gif")
-    assert not video_io.is_animation(tmp_path / "x.gif")
+def test_animations_that_a_model_of_images_reads_become_images(capsys, runs: dict[str, Path], tmp_path: Path):
+    frames = [Image.new("L", (8, 8), shade) for shade in (50, 200)]
+    for name in ("a.gif", "b.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=100)
+    (tmp_path / "out").mkdir()
+    sources = [tmp_path / name for name in ("a.gif", "b.webp")]
+    inrflow(capsys, "upsample", *sources, tmp_path / "out", "--run", runs["images"], "--steps", 2)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
 
 
 def test_options_of_clips_are_refused_elsewhere(capsys, runs: dict[str, Path], tmp_path: Path):
