@@ -60,7 +60,7 @@ def main() -> None:
         scale = arguments.scale if truth is None else truth.shape[1] // images.shape[1]
         coarse, finer = encoded(model, images, labels, scale, arguments.steps)
     side = finer["linear"].shape[1]
-    finer |= {name: resized(coarse, side, filter) for name, filter in INTERPOLATIONS.items()}
+    finer |= {name: resized(coarse, side, method) for name, method in INTERPOLATIONS.items()}
     rows = {"coarse": coarse, **finer} | ({} if truth is None else {"truth": truth})
     image_grid.labeled_rows(rows, tile=max(96, side)).save(arguments.sheet)
     print(f"{'':12}  {'back':>6}  {'roughness':>9}" + ("" if truth is None else f"  {'truth':>6}"))
@@ -118,9 +118,9 @@ def finer_size(model: Model, scale: int) -> tuple[int, int]:
     return scale * rows, scale * columns
 
 
-def resized(coarse: Images, side: int, filter: Image.Resampling) -> Images:
-    """The usual enlargements."""
-    sized = [image_grid.to_image(image).resize((side, side), filter) for image in coarse]
+def resized(coarse: Images, side: int, method: Image.Resampling) -> Images:
+    """The images enlarged to `side` rows and columns by one of `INTERPOLATIONS`."""
+    sized = [image_grid.to_image(image).resize((side, side), method) for image in coarse]
     return np.stack([np.asarray(image).reshape(side, side, -1) for image in sized])
 
 

@@ -7,10 +7,11 @@ pixels are means of 8 x 8 of theirs.
 
 from __future__ import annotations
 
+import hashlib
 import string
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from jaxtyping import Float64
 
 from inrflow_core.datasets import _font_outlines, _image_decoding
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
+from inrflow_core.datasets._font_outlines import FAMILIES, Family
 from inrflow_core.geometry import outline_coverage
 from inrflow_core.numerics import keyed_random
 
@@ -37,8 +39,6 @@ MARGIN = 0.04
 SHEAR, SCALE, STRETCH, SHIFT = 0.15, 0.12, 0.08, 0.06
 """Largest shear (to either side), relative change of size and of width, and shift in sides of the image."""
 
-Family = Literal["dejavu-sans", "dejavu-serif", "dejavu-mono", "stix", "computer-modern"]
-
 
 @dataclass(frozen=True)
 class Config:
@@ -50,7 +50,7 @@ class Config:
     """Items of each character; every sixth is in the split `val`, the others in `train`."""
     characters: str = CHARACTERS
     """The classes, in this order: letters and figures of ASCII."""
-    families: tuple[Family, ...] = ("dejavu-sans", "dejavu-serif", "dejavu-mono", "stix", "computer-modern")
+    families: tuple[Family, ...] = tuple(FAMILIES)
     """Families of fonts, each with its regular, bold and slanted ones."""
     seed: int = 0
     """Of the fonts and of how the items differ from them."""
@@ -64,7 +64,10 @@ class Config:
         if len(set(self.characters)) < len(self.characters):
             raise ValueError(f"`characters` is `{self.characters}`: each of them once")
         if not self.families:
-            raise ValueError(f"`families` is empty: some of {', '.join(_font_outlines.FAMILIES)}")
+            raise ValueError(f"`families` is empty: some of {', '.join(FAMILIES)}")
+        for family in self.families:
+            if family not in FAMILIES:
+                raise ValueError(f"`families` has `{family}`: some of {', '.join(FAMILIES)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"`seed` is {self.seed}: from 0 to 2^63 - 1")
 
@@ -99,7 +102,8 @@ def scan(source: Path, config: Config) -> DatasetIndex:
             font = files[int(row[0] * len(files))].stem
             item = Item(f"{character}-{number:05d}", label, Glyph(font, character, *(2 * u - 1 for u in row[1:])))
             splits["val" if number % HELD_OUT_EVERY == 0 else "train"].append(item)
-    sources = [(file.name, file.stat().st_size) for file in files]
+    # Fonts of one name and size may differ between versions of Matplotlib.
+    sources = [(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}", file.stat().st_size) for file in files]
     return _image_decoding.plan(splits, config.resolution, channels=1, classes=config.characters, sources=sources)
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import FontProperties
+from matplotlib.ft2font import FT2Font, LoadFlags
+from matplotlib.path import Path as Lines
+from matplotlib.textpath import TextPath
 
 from inrflow_core.datasets import _font_outlines, glyphs
 from inrflow_core.datasets._contract import Item
 from inrflow_core.datasets.glyphs import CHARACTERS, Config, Glyph
 from inrflow_core.errors import MissingError
+from inrflow_core.geometry import outline_coverage
 from inrflow_core.preparation import pipeline
 from inrflow_core.preparation.job import resolve_job
 from tests import prepare_jobs
@@ -72,7 +78,7 @@ def test_before_rounding_the_means_agree_to_a_hundred_thousandth_at_sizes_that_s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", _font_outlines.FAMILIES)
-def test_no_glyph_is_empty_or_cut_and_none_is_a_box_for_a_missing_one(family: str):
+def test_no_glyph_is_empty_or_cut_and_none_is_a_box_for_a_missing_one(family: _font_outlines.Family):
     for font in _font_outlines.FAMILIES[family]:
         images = np.stack([glyphs.render(Glyph(font, character, 1, 1, 1, 0, 1, 1), 50) for character in CHARACTERS])
         inner = images[:, 2:-2, 2:-2].sum((1, 2))
@@ -98,11 +104,79 @@ def test_an_offset_moves_straight_sides_by_itself_and_corners_to_where_the_moved
     np.testing.assert_allclose([low - thick.min(0), thick.max(0) - high], _font_outlines.THICKER, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("font", "characters"),
+    [("cmti10", "3gQ"), ("cmr10", "9S&"), ("DejaVuSans", "8aR"), ("STIXGeneralItalic", "fkB"), ("cmtt10", "0@m")],
+)
+def test_without_a_change_of_weight_an_outline_is_the_path_that_the_font_gives(font: str, characters: str):
+    # Both are drawn with 192 rows an em; polygons within 1e-5 em of the curves differ by 0.002 of the pixels that they cross.
+    for character in characters:
+        expected, polygons = font_path(font, character), _font_outlines.outlines(font, character, 0.0)
+        low, side = np.concatenate(expected).min(0) - 0.01, 1.5
+        images = [outline_coverage.coverage([(p - low) / side for p in each], 288) for each in (polygons, expected)]
+        assert np.abs(images[0] - images[1]).max() < 0.005, (font, character)
+
+
+def font_path(font: str, character: str) -> list[np.ndarray]:
+    """Matplotlib's own path of a character as polygons of 64 chords a curve, in em."""
+    face = FT2Font(str(_font_outlines.font_file(font)))
+    face.load_char(ord(character), flags=LoadFlags.NO_SCALE | LoadFlags.IGNORE_TRANSFORM)
+    polygons, line, t = [], [], np.linspace(0, 1, 65)[1:, None]
+    for points, code in Lines(*face.get_path()).iter_segments(simplify=False, curves=True):
+        points = points.reshape(-1, 2) * 64 / face.units_per_EM
+        if code == Lines.CURVE3:
+            line.extend((1 - t) ** 2 * line[-1] + 2 * t * (1 - t) * points[0] + t**2 * points[1])
+        elif code == Lines.CLOSEPOLY:
+            polygons.append(np.array(line))
+        else:
+            line = [*line, points[0]] if code == Lines.LINETO else [points[0]]
+    return polygons
+
+
+@pytest.mark.parametrize("font", FONTS)
+def test_a_character_is_as_wide_and_high_as_the_text_of_matplotlib(font: str):
+    # Matplotlib scales its text from 100 pixels an em, whose coordinates are rounded to 1/64.
+    text = TextPath((0, 0), "B", size=1, prop=FontProperties(fname=_font_outlines.font_file(font)))
+    size = np.ptp(np.concatenate(_font_outlines.outlines(font, "B", 0.0)), axis=0)
+    np.testing.assert_allclose(size, text.get_extents().size, atol=1 / 3200)
+
+
+@pytest.mark.slow
+def test_offsets_are_reduced_for_a_tenth_of_the_characters_and_few_are_never_thickened():
+    pairs = [(font, character) for font in FONTS for character in CHARACTERS]
+    assert len(pairs) == 1302
+    offsets = np.array([_font_outlines.largest_offsets(*pair) for pair in pairs])
+    reduced = offsets != [_font_outlines.THINNER, _font_outlines.THICKER]
+    assert (reduced.sum(0).tolist(), (offsets == 0).sum(0).tolist()) == ([4, 129], [0, 7])
+
+
+@pytest.mark.parametrize(("font", "character"), [("cmr10", "9"), ("cmti10", "g"), ("STIXGeneralItalic", "Q")])
+def test_parts_of_an_outline_do_not_overlap_at_any_weight(font: str, character: str):
+    for weight in np.linspace(-1, 1, 41):
+        overlap = _font_outlines.overlap(_font_outlines.outlines(font, character, float(weight)))
+        assert overlap < 1.5 * _font_outlines.OVERLAP, weight
+
+
 def signed_area(polygons: list[np.ndarray]) -> float:
     """Of clockwise polygons with y up, less their holes."""
     x, y = np.concatenate(polygons).T
     following = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons])
     return float((following[:, 0] * y - x * following[:, 1]).sum() / 2)
+
+
+def test_the_families_of_the_settings_are_those_that_have_fonts():
+    assert tuple(_font_outlines.FAMILIES) == get_args(_font_outlines.Family) == Config().families
+
+
+def test_the_fingerprint_depends_on_the_content_of_the_fonts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    original = glyphs.scan(Path("nowhere"), Config(families=("stix",), items=1)).fingerprint
+    for font in _font_outlines.FAMILIES["stix"]:
+        content = bytearray(_font_outlines.font_file(font).read_bytes())
+        content[-1] ^= 1
+        (tmp_path / f"{font}.ttf").write_bytes(content)
+    monkeypatch.setattr(_font_outlines, "font_file", lambda font: tmp_path / f"{font}.ttf")
+    changed = glyphs.scan(Path("nowhere"), Config(families=("stix",), items=1)).fingerprint
+    assert changed.bytes == original.bytes and changed != original
 
 
 def test_figures_are_readable_by_the_nearest_training_image():
@@ -128,7 +202,7 @@ def test_a_matplotlib_without_its_fonts_is_an_error_with_the_remedy(monkeypatch:
     monkeypatch.setattr(_font_outlines, "font_file", lambda font: tmp_path / f"{font}.ttf")
     with pytest.raises(MissingError, match=r"has no font `STIXGeneral.ttf`") as caught:
         scan(families=("stix",))
-    assert "--set families" in str(caught.value.hint)
+    assert "matplotlib>=3.11" in str(caught.value.hint) and "--set families" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +220,11 @@ def test_a_matplotlib_without_its_fonts_is_an_error_with_the_remedy(monkeypatch:
 def test_a_setting_out_of_range_is_refused(settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
         Config(**settings)
+
+
+def test_a_family_that_is_none_of_them_is_refused():
+    config = Config()
+    # The constructor's types are checked in the tests, which would refuse it first.
+    object.__setattr__(config, "families", ("stix", "nope"))
+    with pytest.raises(ValueError, match="`families` has `nope`: some of dejavu-sans"):
+        config.__post_init__()
