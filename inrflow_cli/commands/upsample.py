@@ -114,7 +114,6 @@ def upsample(
     noise is found by solving the ODE backwards. A .safetensors FILE is a field that `--save-field`
     saved. Several FILEs need a folder as OUT.
     """
-    from inrflow_core.domains._contract import HasFrames
     from inrflow_core.fields import Camera
     from inrflow_core.sampling import optimize, upsample
     from inrflow_core.sampling.request import (
@@ -153,8 +152,6 @@ def upsample(
         domains=domains,
     )  # fmt: skip
     upsample.check_model(model, has_files=bool(files))
-    if isinstance(model.domain, HasFrames):
-        targets = upsample.output_paths(files, out, num, are_clips=True, overwrite=overwrite)
     upsampling = replace(upsampling, size=choose_size(model.domain, sizes, targets[0].suffix, model.frame_rate))
     if files:
         reject_options(new, "does not apply to an input file, which Heun's method inverts without guidance", HINT)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inrflow_core.domains._contract import HasFrames
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Field
 from inrflow_core.mesh_files import reading
@@ -49,13 +50,10 @@ class Upsampling:
     """Of input files that are views of scenes. Default: that of the preset."""
 
 
-def output_paths(
-    files: list[Path], out: Path, num: int, *, are_clips: bool = False, overwrite: bool = False
-) -> list[Path]:
+def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = False) -> list[Path]:
     """One output for each file: `out` itself, or names in the folder `out` for several files.
 
-    `num` is the number of samples that `out` gets if there are no files. Of a model of clips (`are_clips`) folders of frames and
-    animations become such again.
+    `num` is the number of samples that `out` gets if there are no files.
 
     Raises:
         UsageError: an output exists, without `overwrite`, or cannot be written, or two files have the same output.
@@ -73,7 +71,7 @@ def output_paths(
             f"{len(files)} files need a folder as output, and `{out}` is not a folder",
             hint=f"make it with `mkdir -p {out}`",
         )
-    targets = [out / f"{file.stem}{_suffix(file, is_clip=are_clips)}" for file in files]
+    targets = [out / f"{file.stem}{_suffix(file)}" for file in files]
     if len(set(targets)) < len(targets):
         raise UsageError("two of the files would have the same output", hint="give them different names")
     for path in targets:
@@ -81,14 +79,25 @@ def output_paths(
     return targets
 
 
-def _suffix(file: Path, *, is_clip: bool) -> str:
+def _suffix(file: Path) -> str:
     """The suffix of the output of an input file in a folder."""
-    suffix = file.suffix.lower()
-    if is_clip and (file.is_dir() or suffix in video_io.ANIMATION_SUFFIXES):
-        return suffix if file.is_file() else ".frames"
-    if suffix in video_io.VIDEO_SUFFIXES:
+    if file.suffix.lower() in video_io.VIDEO_SUFFIXES:
         return ".mp4"
-    return ".ply" if suffix in reading.SUFFIXES else ".png"
+    return ".ply" if file.suffix.lower() in reading.SUFFIXES else ".png"
+
+
+def _clip_paths(files: Sequence[Path], outs: Sequence[Path], *, overwrite: bool) -> list[Path]:
+    """The outputs of several files of clips: folders of frames and animations become such again.
+
+    Raises:
+        UsageError: an output exists, without `overwrite`, or cannot be written.
+    """
+    paths = list(outs)
+    for number, file in enumerate(files):
+        if file.is_dir() or file.suffix.lower() in video_io.ANIMATION_SUFFIXES:
+            paths[number] = outs[number].with_suffix(".frames" if file.is_dir() else file.suffix.lower())
+            writer.check(paths[number], 1, overwrite=overwrite)
+    return paths
 
 
 def check_model(model: Model, *, has_files: bool) -> None:
@@ -125,12 +134,15 @@ def upsample_files(
         as `psnr` (dB) or `chamfer`; of shapes `chamfer_l1` and, for watertight meshes, `iou`.
 
     Raises:
-        UsageError, MissingError: a file that cannot be read, or is not of the model's domain; a field of several files.
+        UsageError, MissingError: a file that cannot be read, or is not of the model's domain; a field of several files;
+            of several clips an output that exists, without `overwrite`.
     """
     if settings.save_field is not None:
         if len(files) > 1:
             raise UsageError("`--save-field` saves the function of one file", hint="give one file, or leave it out")
         atomic_write.check_writable(settings.save_field, overwrite=overwrite)
+    if len(files) > 1 and isinstance(model.domain, HasFrames):
+        outs = _clip_paths(files, outs, overwrite=overwrite)
     for out in outs:
         write_samples.check_frame_rate(model, settings.size, out)
     none: list[int | None] = [None] * len(files)
