@@ -1,0 +1,57 @@
+"""The metrics of a finished run, as `inrflow eval` computes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from inrflow_cli import console
+from inrflow_core.evaluation import job as evaluation
+from inrflow_core.evaluation.sampling_plan import SamplingSettings
+from inrflow_core.sample_files import readers
+from tools.recipes.kinds import Kind
+from tools.recipes.trials import Trial, beside, digest, read_result, write_result
+
+MOST_IMAGES = 50_000
+"""Most samples of images; of clouds and proteins, as many as the reference has items."""
+SHOWN = ("metric", "title", "unit", "value", "interval", "higher_is_better", "samples", "reference")
+"""What a result says of a score."""
+
+
+def evaluate(trial: Trial, kind: Kind, out: Path, num: int | None = None) -> dict[str, Any]:
+    """The scores of a finished run with `num` samples, by default the kind's: those of an earlier call, or computed now.
+
+    1-NNA, MMD and the metrics of proteins compare with as many items as there are: `num` is at most the reference's.
+    """
+    reference = readers.open_collection(trial.shards, kind.split)
+    count = min(num or kind.num, MOST_IMAGES if reference.domain == "image" else reference.count)
+    settings = {"metrics": kind.metrics, "num": count, "reference": kind.reference, "split": kind.split}
+    folder = beside(trial.folder(out), f"-eval-{digest(settings)}")
+    file = beside(folder, ".json")
+    earlier = read_result(file)
+    if earlier is not None:
+        return earlier
+    job = evaluation.EvaluationJob(
+        folder,
+        runs=[trial.folder(out)],
+        reference=trial.shards,
+        metrics=kind.metrics,
+        split=kind.split,
+        reference_num=min(
+            count if reference.domain == "points" else reference.count, kind.reference or reference.count
+        ),
+        sampling=SamplingSettings(num=count),
+        workers=1,
+        overwrite=True,
+        reporter=console.reporter(),
+    )
+    evaluated = evaluation.run_evaluation(evaluation.check_job(job))
+    assert evaluated is not None, "one process evaluates"
+    (one,) = evaluated.scored
+    scores = [
+        {name: value for name, value in dataclasses.asdict(score).items() if name in SHOWN} for score in one.scores
+    ]
+    result = {"key": trial.key, "num": count, "scores": scores}
+    write_result(file, result)
+    return result
