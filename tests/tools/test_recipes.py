@@ -179,6 +179,20 @@ def test_unknown_kinds_and_recipes_are_refused():
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[mnist.paper]\nmethod.time_shift = 2.0\n", "changes the paper recipe"),
+        ("[mnist.same]\n", "changes nothing"),
+        ("[digit.late]\n", "has recipes of `digit`"),
+    ],
+)
+def test_files_of_recipes_that_compare_nothing_are_refused(tmp_path, text, problem):
+    (tmp_path / "recipes.toml").write_text(text)
+    with pytest.raises(UsageError, match=problem):
+        trials.read_recipes(tmp_path / "recipes.toml")
+
+
 def test_raw_data_are_found_by_name_nearest_to_the_top(tmp_path):
     (tmp_path / "a/deeper/mnist").mkdir(parents=True)
     (tmp_path / "a/mnist_idx").mkdir()
@@ -201,23 +215,16 @@ def test_a_clock_resumes_at_the_step_of_the_checkpoint(tmp_path):
         clock({"step": 4, "loss": 1.0})
 
 
+def matrix(tmp_path: Path, *more: str) -> list[str]:
+    """A command of solids, small enough for a test."""
+    (tmp_path / "recipes.toml").write_text('[solids.coupled]\nmethod.coupling = "assignment"\n')
+    few = ["--kinds", "solids", "--seeds", "0", "--items", "24", "--num", "24"]
+    return ["run", "--out", str(tmp_path / "out"), *few, "--recipe-file", str(tmp_path / "recipes.toml"), *more]
+
+
 @pytest.mark.slow
 def test_a_finished_matrix_is_not_repeated(shards, tmp_path, monkeypatch, capsys):
-    (tmp_path / "recipes.toml").write_text('[solids.coupled]\nmethod.coupling = "assignment"\n')
-    arguments = [
-        "run",
-        "--out",
-        str(tmp_path / "out"),
-        "--kinds",
-        "solids",
-        "--seeds",
-        "0",
-        "--items",
-        "24",
-        "--num",
-        "24",
-    ]
-    arguments += ["--flops", "2e7", "--recipe-file", str(tmp_path / "recipes.toml")]
+    arguments = matrix(tmp_path, "--flops", "2e7")
     assert recipes.main([*arguments, "--recipes", "paper", "--limit", "1e-9"]) == 0
     (comparison,) = report.compare(tmp_path / "out")
     assert len(comparison.problems) == 1 and not comparison.rows
@@ -232,3 +239,18 @@ def test_a_finished_matrix_is_not_repeated(shards, tmp_path, monkeypatch, capsys
     assert recipes.main(arguments) == 0
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json*")} == before
     capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_a_budget_of_cpu_seconds_plans_steps_from_a_rate_that_is_measured_once(shards, tmp_path, monkeypatch):
+    arguments = matrix(tmp_path, "--cpu-seconds", "0.2", "--recipes", "paper")
+    assert recipes.main(arguments) == 0
+    (file,) = (tmp_path / "out/solids").glob("paper-rate-*.json")
+    (comparison,) = report.compare(tmp_path / "out")
+    ((run,),) = [row.runs for row in comparison.rows]
+    rate = trials.read_result(file)
+    assert rate is not None and run["steps"] == int(0.2 / rate["cpu_seconds"])
+    assert comparison.budget == {"flops": None, "cpu_seconds": 0.2}
+    monkeypatch.setattr(runs, "train", lambda *arguments: pytest.fail("a rate was measured again"))
+    trial = Trial("solids", "paper", 1, {}, Budget(cpu_seconds=0.2), tmp_path / "out/shards/solids-24")
+    assert runs.plan_steps(trial, tmp_path / "out")[0] == run["steps"]

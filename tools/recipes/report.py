@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from inrflow_cli import console
 from inrflow_core.metrics import _contract
@@ -20,14 +20,27 @@ SKIPPED = "skipped.json"
 """Why a kind of data has no runs, in its folder."""
 
 
+class Score(NamedTuple):
+    """A metric at the end of a run, of a number of samples."""
+
+    metric: str
+    unit: str
+    samples: int
+
+    @property
+    def head(self) -> str:
+        """The head of its column."""
+        return f"{label(self.metric)} {self.unit}".strip() + f" ({self.samples:,})"
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """The finished runs of one recipe with equal settings, one of each seed."""
 
     name: str
     runs: Sequence[Result]
-    scores: Mapping[str, Mean]
-    """Metrics at the end, by name and number of samples."""
+    scores: Mapping[Score, Mean]
+    """Metrics at the end."""
     reached: Mapping[str, Mapping[str, Reach]]
     """By what the curve is of: the shares of the paper recipe's FLOPs and CPU seconds; empty without runs of the paper recipe."""
 
@@ -93,14 +106,13 @@ def _comparison(
     return Comparison(kind, results[0]["budget"], rows, problems)
 
 
-def _final_scores(runs: Sequence[Result], scores: Mapping[str, Sequence[Result]]) -> dict[str, Mean]:
-    values: dict[str, list[float]] = {}
+def _final_scores(runs: Sequence[Result], scores: Mapping[str, Sequence[Result]]) -> dict[Score, Mean]:
+    values: dict[Score, list[float]] = {}
     for run in runs:
-        for evaluated in scores.get(run["key"], ()):
-            for score in evaluated["scores"]:
-                head = f"{label(score['metric'])} {score['unit']}".strip() + f" ({score['samples']:,})"
-                values.setdefault(head, []).append(score["value"])
-    return {head: tables.mean(each) for head, each in values.items()}
+        for score in (score for evaluated in scores.get(run["key"], ()) for score in evaluated["scores"]):
+            of = Score(score["metric"], score["unit"], score["samples"])
+            values.setdefault(of, []).append(score["value"])
+    return {of: tables.mean(each) for of, each in values.items()}
 
 
 def reached(runs: Sequence[Result], paper: Sequence[Result]) -> dict[str, dict[str, Reach]]:
@@ -136,10 +148,9 @@ def show(out: Path, comparisons: Sequence[Comparison]) -> None:
         of = f"{budget[0]:.3g} FLOPs" if budget[0] is not None else f"{budget[1]:,.0f} CPU seconds"
         console.info(f"\n{one.kind}, {of} a run; ± is Student's t interval over seeds, {tables.LEVEL:.0%}")
         if one.rows:
-            heads = list(dict.fromkeys(head for row in one.rows for head in row.scores))
-            console.table(
-                ("recipe", "seeds", "steps", "FLOPs", "CPU s", LOSS, *heads), [_cells(row, heads) for row in one.rows]
-            )
+            scores = list(dict.fromkeys(score for row in one.rows for score in row.scores))
+            columns = ("recipe", "seeds", "steps", "FLOPs", "CPU s", LOSS, *(score.head for score in scores))
+            console.table(columns, [_cells(row, scores) for row in one.rows])
             if not one.rows[0].reached:
                 console.info(f"no finished run of `{PAPER}`: nothing to compare with")
             else:
@@ -156,12 +167,12 @@ def show(out: Path, comparisons: Sequence[Comparison]) -> None:
             console.warn(f"{kind} was skipped: {skipped['reason']}")
 
 
-def _cells(row: Row, heads: Sequence[str]) -> list[str]:
+def _cells(row: Row, scores: Sequence[Score]) -> list[str]:
     seeds, steps = ",".join(str(run["seed"]) for run in row.runs), sorted({run["steps"] for run in row.runs})
     flops = tables.mean([run["flops"] for run in row.runs]).value
     seconds = tables.mean([run["cpu_seconds"] for run in row.runs])
     cells = [row.name, seeds, " ".join(f"{number:,}" for number in steps), f"{flops:.3g}", seconds.text, row.loss.text]
-    return [*cells, *(row.scores[head].text if head in row.scores else "" for head in heads)]
+    return [*cells, *(row.scores[score].text if score in row.scores else "" for score in scores)]
 
 
 def _reach_cells(rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -190,19 +201,15 @@ def _plain(one: Comparison) -> dict[str, Any]:
             }
             for curve, by in row.reached.items()
         }
+        runs, scores = (
+            row.runs,
+            [{**score._asdict(), **dataclasses.asdict(value)} for score, value in row.scores.items()],
+        )
         rows.append(
             {
-                **{
-                    "recipe": row.name,
-                    "seeds": [run["seed"] for run in row.runs],
-                    "steps": [run["steps"] for run in row.runs],
-                },
-                **{name: _mean(tables.mean([run[name] for run in row.runs])) for name in tables.RESOURCES},
-                **{
-                    "held_out_loss": _mean(row.loss),
-                    "scores": {head: _mean(score) for head, score in row.scores.items()},
-                },
-                "reached": reached,
+                **{"recipe": row.name, "seeds": [run["seed"] for run in runs], "steps": [run["steps"] for run in runs]},
+                **{name: _mean(tables.mean([run[name] for run in runs])) for name in tables.RESOURCES},
+                **{"held_out_loss": _mean(row.loss), "scores": scores, "reached": reached},
             }
         )
     return {"kind": one.kind, "budget": one.budget, "rows": rows, "problems": list(one.problems)}

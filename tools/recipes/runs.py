@@ -12,7 +12,7 @@ from typing import Any
 from inrflow_cli import console
 from inrflow_core.errors import Diverged, Exit, InrflowError, UsageError
 from inrflow_core.runtime.progress import format_duration
-from inrflow_core.storage import typed_json
+from inrflow_core.storage import file_lock, typed_json
 from inrflow_core.training import setup
 from inrflow_core.training.metrics_log import LogRecord
 from inrflow_core.training.setup import TrainJob
@@ -132,15 +132,17 @@ def plan_steps(trial: Trial, out: Path) -> tuple[int, float]:
 def measured_rate(trial: Trial, out: Path) -> float:
     """CPU seconds of a step of a recipe, measured once on a few steps; equal for all its seeds."""
     folder = out / trial.kind / f"{trial.recipe}-rate-{trial.group}"
-    file = beside(folder, ".json")
-    earlier = read_result(file)
-    if earlier is None:
-        clock, job = beside(folder, ".clock.jsonl"), trial.preset(WARM + PROBED, has_curves=False)
-        train(TrainJob(job, folder, threads=1, overwrite=True), clock)
-        seconds = {line["step"]: line["cpu_seconds"] for line in typed_json.json_lines(clock)}
-        earlier = {"cpu_seconds": (seconds[WARM + PROBED] - seconds[WARM]) / PROBED}
-        write_result(file, earlier)
-    rate = float(earlier["cpu_seconds"])
+    file, clock = beside(folder, ".json"), beside(folder, ".clock.jsonl")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock.lock(beside(folder, ".lock")):
+        measured = read_result(file)
+        if measured is None:
+            job = TrainJob(trial.preset(WARM + PROBED, has_curves=False), folder, threads=1, overwrite=True)
+            train(job, clock)
+            seconds = {line["step"]: line["cpu_seconds"] for line in typed_json.json_lines(clock)}
+            measured = {"cpu_seconds": (seconds[WARM + PROBED] - seconds[WARM]) / PROBED}
+            write_result(file, measured)
+    rate = float(measured["cpu_seconds"])
     console.info(f"a step of `{trial.recipe}` of {trial.kind} takes {format_duration(rate)} of one CPU")
     return rate
 

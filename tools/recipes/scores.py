@@ -1,4 +1,4 @@
-"""The metrics of a finished run, as `inrflow eval` computes them."""
+"""The metrics of a finished run, as `inrflow eval` computes them, and those of a classifier of digits."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 from inrflow_cli import console
 from inrflow_core.evaluation import job as evaluation
 from inrflow_core.evaluation.sampling_plan import SamplingSettings
+from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.sample_files import readers
+from tools.recipes import digit_classifier
 from tools.recipes.kinds import Kind
 from tools.recipes.trials import Trial, beside, digest, read_result, write_result
 
 MOST_IMAGES = 50_000
 """Most samples of images; of clouds and proteins, as many as the reference has items."""
-SHOWN = ("metric", "title", "unit", "value", "interval", "higher_is_better", "samples", "reference")
+SHOWN = ("metric", "unit", "value", "interval", "samples", "reference")
 """What a result says of a score."""
 
 
@@ -27,6 +29,8 @@ def evaluate(trial: Trial, kind: Kind, out: Path, num: int | None = None) -> dic
     reference = readers.open_collection(trial.shards, kind.split)
     count = min(num or kind.num, MOST_IMAGES if reference.domain == "image" else reference.count)
     settings = {"metrics": kind.metrics, "num": count, "reference": kind.reference, "split": kind.split}
+    if kind.has_digits:
+        settings["classifier"] = f"{digit_classifier.PROTOCOL}-{digit_classifier.VERSION}"
     folder = beside(trial.folder(out), f"-eval-{digest(settings)}")
     file = beside(folder, ".json")
     earlier = read_result(file)
@@ -48,10 +52,14 @@ def evaluate(trial: Trial, kind: Kind, out: Path, num: int | None = None) -> dic
     )
     evaluated = evaluation.run_evaluation(evaluation.check_job(job))
     assert evaluated is not None, "one process evaluates"
+    assert not isinstance(evaluated.reference, ReferenceStats), "the reference is shards"
     (one,) = evaluated.scored
     scores = [
         {name: value for name, value in dataclasses.asdict(score).items() if name in SHOWN} for score in one.scores
     ]
+    if kind.has_digits:
+        classifier = digit_classifier.load(trial.shards, out / "classifiers")
+        scores += digit_classifier.scores(classifier, one.sample_set.items, evaluated.reference)
     result = {"key": trial.key, "num": count, "scores": scores}
     write_result(file, result)
     return result

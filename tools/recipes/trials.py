@@ -122,12 +122,18 @@ def read_recipes(path: Path = RECIPES) -> dict[str, dict[str, Tables]]:
     """The changes of every recipe by kind and name, `paper` first.
 
     Raises:
-        UsageError: the file names an unknown kind.
+        UsageError: the file names an unknown kind, changes `paper`, or has a recipe that changes nothing.
     """
     tables = read_toml(path)
     for kind in tables:
         if kind not in KINDS:
             raise UsageError(f"`{path}` has recipes of `{kind}`", hint=did_you_mean(kind, list(KINDS)))
+        for name, changes in tables[kind].items():
+            if name == PAPER or not changes:
+                problem = "changes the paper recipe" if name == PAPER else "changes nothing"
+                raise UsageError(
+                    f"[{kind}.{name}] of `{path}` {problem}", hint="give another name, and settings that differ"
+                )
     return {kind: {PAPER: {}, **tables.get(kind, {})} for kind in KINDS}
 
 
