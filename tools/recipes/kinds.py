@@ -50,8 +50,8 @@ IMAGES, CLOUDS, PROTEINS = ("fid:random", "kid:random"), ("1-nna:cd", "mmd:cd"),
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("mnist", "mnist", "mnist*", 4e13, IMAGES, 1000, 10_000, "train", has_digits=True),
-        Kind("flowers", "image-folder", "flower*photo*", 2e13, IMAGES, 250, None, "train", {"resolution": 64, "classes": True}),
+        Kind("mnist", "mnist", "mnist*", 1.5e13, IMAGES, 1000, 10_000, "train", has_digits=True),
+        Kind("flowers", "image-folder", "flower*photo*", 1.2e13, IMAGES, 128, None, "train", {"resolution": 64, "classes": True}),
         Kind("solids", "solids", None, 1.2e13, CLOUDS, 400, 400),
         Kind("clouds", "mesh-folder", "kaykit*", 1.2e13, CLOUDS, 64, 64, settings={"points": 2048}),
         Kind("proteins", "swissprot", "afdb_cif*", 6e12, PROTEINS, 18, settings={"embedder": "one-hot", "plddt": 85.0, "longest": 256}),

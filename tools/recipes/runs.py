@@ -31,7 +31,7 @@ class BeyondLimit(InrflowError):
 class Clock:
     """CPU seconds of the training steps of a run, without held-out losses, metrics and start-up, as a file beside the run.
 
-    It receives the trainer's records. A resumed run continues at the seconds of the step that it resumes from.
+    It receives the trainer's records, and prints held-out losses. A resumed run continues at the seconds of the step that it resumes from.
     """
 
     def __init__(self, path: Path, step: int, limit: float = math.inf) -> None:
@@ -58,6 +58,9 @@ class Clock:
                     f"stopped after step {record['step']:,}: {self.seconds:,.0f} CPU seconds are above the limit of {self._limit:,.0f}",
                     hint="raise `--limit`: the run resumes from its last checkpoint",
                 )
+        elif "held_out_loss" in record:
+            loss = record["held_out_loss"]
+            console.info(f"step {record['step']:,}, {self.seconds:,.0f} CPU seconds: held-out loss {loss:.4f}")
         self._last = time.process_time()
 
 
@@ -73,6 +76,7 @@ def run(trial: Trial, out: Path, limit: float) -> dict[str, Any]:
     if earlier is not None and not (earlier["problem"] and earlier["limit"] is not None and earlier["limit"] < limit):
         return earlier
     steps, flops = plan_steps(trial, out)
+    console.info(f"{steps:,} steps of {flops:.3g} FLOPs")
     job = TrainJob(trial.preset(steps), folder, threads=1)
     problem, ended = None, False
     try:
