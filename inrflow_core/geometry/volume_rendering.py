@@ -7,6 +7,7 @@ are depths, and an interval is its step of depth times the vector's length. (Tra
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -54,22 +55,29 @@ def points_on_rays(
 
 
 def intervals(at: Float[Tensor, "*B M S"], directions: Float[Tensor, "*B M 3"]) -> Float[Tensor, "*B M S"]:
-    """The length of ray from each depth to the next, the last one `LAST_INTERVAL` of depth."""
-    steps = torch.cat([at.diff(dim=-1), torch.full_like(at[..., :1], LAST_INTERVAL)], dim=-1)
+    """The length of ray from each depth to the next, the last one `LAST_INTERVAL` of depth; all 0 where all depths are equal."""
+    last = LAST_INTERVAL * (at[..., -1:] > at[..., :1]).to(at.dtype)
+    steps = torch.cat([at.diff(dim=-1), last], dim=-1)
     return steps * directions.norm(dim=-1, keepdim=True)
 
 
 def depths_in_cube(
-    origins: Float[Tensor, "*B M 3"], directions: Float[Tensor, "*B M 3"], extent: float
+    origins: Float[Tensor, "*B M 3"],
+    directions: Float[Tensor, "*B M 3"],
+    extent: float,
+    near: float = 0.0,
+    far: float = math.inf,
 ) -> tuple[Float[Tensor, "*B M 1"], Float[Tensor, "*B M 1"]]:
-    """The depths at which rays enter and leave the cube [-extent, extent]^3, at least 0; equal for a ray that misses it."""
+    """The depths between `near` and `far` at which rays enter and leave the cube [-extent, extent]^3; both 0 for a ray that is
+    not in it there."""
     tiny = torch.finfo(directions.dtype).tiny
     slopes = torch.where(directions.abs() < tiny, directions.new_tensor(tiny), directions)
     faces = torch.stack([(-extent - origins) / slopes, (extent - origins) / slopes])
-    near = faces.amin(0).amax(-1, keepdim=True).clamp(min=0)
-    far = faces.amax(0).amin(-1, keepdim=True)
-    is_hit = (far > near) & far.isfinite()
-    return torch.where(is_hit, near, torch.zeros_like(near)), torch.where(is_hit, far, torch.zeros_like(far))
+    start = faces.amin(0).amax(-1, keepdim=True).clamp(min=near)
+    end = faces.amax(0).amin(-1, keepdim=True)
+    end = torch.where(end.isfinite(), end, torch.zeros_like(end)).clamp(max=far)
+    is_inside = end > start
+    return torch.where(is_inside, start, torch.zeros_like(start)), torch.where(is_inside, end, torch.zeros_like(end))
 
 
 def depths_of_absorption(

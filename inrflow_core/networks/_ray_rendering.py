@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from inrflow_core.geometry import volume_rendering
-from inrflow_core.geometry.volume_rendering import Bound, Rendered
+from inrflow_core.geometry.volume_rendering import Rendered
 from inrflow_core.layers.activations import to_fp32
 from inrflow_core.networks._contract import ReadoutState
 from inrflow_core.numerics import keyed_random
@@ -21,8 +21,9 @@ MOST_SAMPLES = 16_384
 """Points of a ray; 128 are usual."""
 Medium = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Density (B P) and color (B P 3) at points (B P 3), seen along directions (B P 3)."""
-Bounds = Callable[[Tensor, Tensor], tuple[Bound, Bound]]
-"""The depths at which rays start and end, from their origins and directions (B M 3)."""
+Depths = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Ascending depths (B M S) of rays, from their origins and directions (B M 3), each moved on by a share of its step in [0, 1)
+(B M S). A ray whose depths are equal is white."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RaySettings:
 def render(
     settings: RaySettings,
     medium: Medium,
-    bounds: Bounds,
+    depths: Depths,
     queries: Queries,
     state: ReadoutState,
     seeds: Int64[Tensor, " B"] | None,
@@ -79,7 +80,7 @@ def render(
 
     def passes(*parts: Tensor) -> Rendered:
         with torch.autocast(origins.device.type, enabled=False):
-            return _render(medium, bounds, *parts)
+            return _render(medium, depths, *parts)
 
     if torch.compiler.is_exporting():  # a graph takes any number of rays at once: whoever runs it chooses the chunks
         return passes(*inputs)
@@ -96,14 +97,14 @@ def render(
 
 def _render(
     medium: Medium,
-    bounds: Bounds,
+    depths: Depths,
     origins: Float[Tensor, "B M 3"],
     directions: Float[Tensor, "B M 3"],
     jitter: Float[Tensor, "B M S"],
     fine_jitter: Float[Tensor, "B M F"] | None = None,
 ) -> Rendered:
     """A chunk of rays, in one pass or two."""
-    at = volume_rendering.depths(*bounds(origins, directions), jitter)
+    at = depths(origins, directions, jitter)
     density, color = _look(medium, origins, directions, at)
     if fine_jitter is not None:
         weights = volume_rendering.absorbed(density.detach(), at, directions)

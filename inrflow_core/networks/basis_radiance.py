@@ -3,7 +3,7 @@
 Source: DDMI (arXiv:2401.12517), section 4; sizes are its release's. There the activations of the MLP are the identity, so that
 a density is softplus of an affine function of what is read, the planes of the encoder cover another cube than those of the
 renderer, and there is a single field. Here the cube of `Rays.extent` is that of both, it is empty outside, and rays are
-rendered between the depths at which they enter and leave it.
+rendered between the depths at which they enter and leave it, within `near` and `far` where these are set.
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ class Config(RaySettings):
     """Such frequencies of a ray's direction, which the color reads; None: the color depends on the point alone."""
     fine_samples: int = 0
     """Further points of a ray, where the first ones absorb light; 0: one pass."""
+    near: float | None = None
+    """Depth along the optical axis before which nothing is seen, in world units; None: rays start where they enter the cube."""
+    far: float | None = None
+    """Depth beyond which nothing is seen; None: rays end where they leave the cube."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +75,14 @@ class Config(RaySettings):
                 raise ValueError(f"`{name}` is {getattr(self, name)}: from 0 to {MOST_FREQUENCIES}")
         if not 0 <= self.fine_samples <= MOST_SAMPLES:
             raise ValueError(f"`fine_samples` is {self.fine_samples:,}: from 0 to {MOST_SAMPLES:,}")
+        near, far = self.depth_range
+        if not 0 <= near < far or self.far == math.inf:
+            raise ValueError(f"`near` and `far` are {self.near} and {self.far}: from 0, `near` below `far`")
+
+    @property
+    def depth_range(self) -> tuple[float, float]:
+        """`near` and `far`; 0 and infinity where they are not set."""
+        return 0.0 if self.near is None else self.near, math.inf if self.far is None else self.far
 
     @property
     def reads_cell_size(self) -> bool:
@@ -137,7 +149,7 @@ class BasisRadiance(nn.Module):
         return render(
             self.config,
             partial(self._medium, state),
-            lambda origins, directions: volume_rendering.depths_in_cube(origins, directions, self.extent),
+            self._depths,
             queries,
             state,
             seeds,
@@ -154,6 +166,14 @@ class BasisRadiance(nn.Module):
         points = to_fp32(points).expand(state[0].shape[0], -1, -1)
         with torch.autocast(points.device.type, enabled=False):
             return self._medium(state, points, -points)
+
+    def _depths(
+        self, origins: Float[Tensor, "B M 3"], directions: Float[Tensor, "B M 3"], jitter: Float[Tensor, "B M S"]
+    ) -> Float[Tensor, "B M S"]:
+        """S depths of each ray in the cube, from `near` to `far`; all are 0 where it is empty there."""
+        near, far = self.config.depth_range
+        start, end = volume_rendering.depths_in_cube(origins, directions, self.extent, near, far)
+        return volume_rendering.depths(start, end, jitter).clamp(max=far)
 
     def _medium(
         self, state: ReadoutState, points: Float[Tensor, "B P 3"], directions: Float[Tensor, "B P 3"]

@@ -142,7 +142,7 @@ class RadianceMlp(nn.Module):
         return render(
             self.config,
             lambda points, _: self.density_and_color(state, points),
-            lambda *_: (self.config.near, self.config.far),
+            lambda _origins, _directions, jitter: volume_rendering.depths(self.config.near, self.config.far, jitter),
             queries,
             state,
             seeds,

@@ -134,6 +134,19 @@ def test_rays_along_an_axis_hit_the_cube_where_they_should() -> None:
     near, far = volume_rendering.depths_in_cube(origins, torch.tensor([[0.0, 0.0, 1.0]]).expand(1, 3, 3), 0.5)
     torch.testing.assert_close(near[..., 0], torch.tensor([[1.5, 0, 0]]))
     torch.testing.assert_close(far[..., 0], torch.tensor([[2.5, 0, 0.5]]))
+    directions = torch.tensor([[0.0, 0.0, 1.0]]).expand(1, 3, 3)
+    near, far = volume_rendering.depths_in_cube(origins, directions, 0.5, 0.2, 2.0)
+    torch.testing.assert_close(
+        (near[..., 0], far[..., 0]), (torch.tensor([[1.5, 0, 0.2]]), torch.tensor([[2.0, 0, 0.5]]))
+    )
+    near, far = volume_rendering.depths_in_cube(origins, directions, 0.5, 0.6, 1.4)
+    assert (near == 0).all() and (far == 0).all()
+
+
+def test_a_ray_without_length_absorbs_nothing() -> None:
+    at = torch.tensor([[[1.0, 1.0, 1.0]], [[1.0, 1.5, 2.0]]])
+    seen = volume_rendering.composite(torch.full((2, 1, 3), 1e6), torch.zeros(2, 1, 3, 3), at, torch.ones(2, 1, 3))
+    assert seen.color[:, 0, 0].tolist() == [1, -1] and seen.depth[:, 0].tolist() == [0, 1]
 
 
 def test_depths_of_absorption_follow_the_absorption() -> None:

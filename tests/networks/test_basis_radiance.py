@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -154,6 +155,56 @@ def test_the_second_pass_finds_a_thin_surface_that_the_first_one_smears() -> Non
     assert two < 0.5 * one
 
 
+def test_near_and_far_outside_the_cube_change_nothing() -> None:
+    queries = rays()
+    for limits in ({"near": 0.1}, {"far": 30.0}, {"near": 0.1, "far": 30.0}):
+        for seeds in (None, SEEDS):
+            expected = readout().query(fields(), queries, seeds=seeds)
+            assert torch.equal(readout(**limits).query(fields(), queries, seeds=seeds), expected)
+    inside = readout(near=1.1, far=1.5).query(fields(), queries)
+    assert (inside - readout().query(fields(), queries)).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("fine_samples", [0, 4])
+@pytest.mark.parametrize("seeds", [None, SEEDS], ids=["evaluation", "training"])
+def test_what_is_before_near_or_beyond_far_is_never_seen(
+    seeds: Tensor | None, fine_samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A black fog outside two depths leaves white, one between them black."""
+    built, queries = readout(near=1.0, far=1.4, fine_samples=fine_samples), rays()
+    assert queries.coordinates is not None
+    origins = queries.coordinates * torch.tensor([1.0, 1.0, 0.0]) - torch.tensor([0, 0, 1.3])
+    for is_outside, expected in ((True, 1.0), (False, -1.0)):
+
+        def fog(_state: Any, points: Tensor, _along: Tensor, is_outside: bool = is_outside) -> tuple[Tensor, Tensor]:
+            from_middle = (points[..., 2] + 1.3 - 1.2).abs()
+            is_foggy = (from_middle > 0.2 + 1e-6) == is_outside
+            return 1e6 * is_foggy.float(), torch.zeros_like(points)
+
+        monkeypatch.setattr(built, "_medium", fog)
+        color = built.query(fields(), dataclasses.replace(queries, coordinates=origins), seeds=seeds)
+        assert (color == expected).all()
+
+
+@pytest.mark.parametrize("seeds", [None, SEEDS], ids=["evaluation", "training"])
+def test_rays_that_are_nowhere_between_near_and_far_are_white_with_finite_gradients(seeds: Tensor | None) -> None:
+    """They leave the cube before `near`, as from inside it, enter it beyond `far`, or miss it."""
+    queries = rays()
+    assert queries.coordinates is not None
+    inside = queries.coordinates + torch.tensor([0, 0, 1.3])
+    for limits, origins in (
+        ({"near": 3.0, "far": 4.0}, inside),
+        ({"near": 2.6}, queries.coordinates),
+        ({"far": 0.3}, queries.coordinates),
+        ({"near": 0.1, "far": 4.0}, queries.coordinates + 3),
+    ):
+        built, state = readout(**limits), tuple(field.requires_grad_() for field in fields())
+        seen = built.render(state, dataclasses.replace(queries, coordinates=origins), seeds=seeds)
+        assert (seen.color == 1).all() and (seen.opacity == 0).all()
+        seen.color.sum().backward()
+        assert all(field.grad is not None and field.grad.isfinite().all() for field in state)
+
+
 def test_recomputed_activations_give_the_same_gradients() -> None:
     results = []
     for checkpoint_activations in (False, True):
@@ -186,6 +237,11 @@ def test_what_does_not_fit_is_refused() -> None:
     for changes, message in (
         ({"fine_samples": -1}, "`fine_samples` is -1: from 0 to 16,384"),
         ({"num_frequencies": 21}, "`num_frequencies` is 21: from 0 to 20"),
+        ({"near": 1.8, "far": 0.8}, "`near` and `far` are 1.8 and 0.8: from 0, `near` below `far`"),
+        ({"near": -0.1}, "`near` and `far` are -0.1 and None: from 0"),
+        ({"far": 0.0}, "`near` and `far` are None and 0.0: from 0"),
+        ({"far": math.inf}, "`near` and `far` are None and inf: from 0"),
+        ({"near": math.nan}, "`near` and `far` are nan and None: from 0"),
         ({"mlp": "skips", "extra_depth": 2}, "`extra_depth` is set, and `mlp` is skips"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):

@@ -133,9 +133,11 @@ def test_both_graphs_of_a_radiance_field_render_as_it_does(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_decoder_of_latent_scenes_renders_as_it_does(tmp_path: Path) -> None:
-    """Rays of other cameras, in two passes along each."""
-    model = tiny.model(tiny.SCENES)
+@pytest.mark.parametrize("limits", [{}, {"near": 1.0, "far": 1.4}], ids=["cube", "near-and-far"])
+def test_the_decoder_of_latent_scenes_renders_as_it_does(tmp_path: Path, limits: dict[str, float]) -> None:
+    """Rays of other cameras, in two passes along each, whole or between two depths."""
+    network = tiny.SCENES["network"] or {}
+    model = tiny.model(tiny.SCENES, network={"readout": network["readout"] | limits})
     differences = export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
     assert max(differences.values()) < 1e-4
     latents = noise_field.normal(torch.arange(2), torch.arange(4 * 12), purpose="noise", channels=3)
