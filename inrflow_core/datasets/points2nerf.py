@@ -2,7 +2,8 @@
 
 `images` (n, H, H, 3) are floats from 0 to 1 on white, `cam_poses` (n, 4, 4) camera to world in OpenGL's axes, and `data` (N, 6)
 points of the surface with RGB from 0 to 1. All cameras have one field of view. The first 80 % of the scenes, by name, are for
-training, as in that release. Its world has z up; the project's cameras have y up, so the world is turned.
+training, as in that release. The world of the views has z up, cameras at 3.2 units and the object 2.2 times as large as in ShapeNet's
+file; its scripts take the points from that file itself, with y up. The project's world is that of the views with y up.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ FIELD_OF_VIEW = math.degrees(0.6911112)
 """Of all cameras, in degrees."""
 TRAINING = 0.8
 """Share of the scenes, by name, in `train`."""
+POINTS_SCALE = 2.2
+"""How many times as large as among its points an object is in its views, by the scripts that made them."""
+MOST_SCALE = 1000.0
 USUAL_VIEWS = 50
 """Views of a scene, of which the size of the shards is estimated."""
 SLACK = 1e-3
@@ -53,12 +57,18 @@ class Config:
     surface_points: int = 2048
     """Points of each surface that are stored, evenly spaced in the file's order."""
     up: Literal["z", "y"] = "z"
-    """The axis of the source's world that points up; z is turned to y."""
+    """The axis of the views' world that points up; z is turned to y."""
+    points_up: Literal["z", "y"] = "y"
+    """The axis of the points that points up; z is turned to y."""
+    points_scale: float = POINTS_SCALE
+    """What positions of points are multiplied by to be in the world of the views."""
 
     def __post_init__(self) -> None:
         _image_decoding.check_resolution(self.resolution)
         _posed_views.check_views(self.views)
         _posed_views.check_surface_points(self.surface_points)
+        if not 0 < self.points_scale <= MOST_SCALE:
+            raise ValueError(f"`points_scale` is {self.points_scale}: above 0, at most {MOST_SCALE:g}")
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
@@ -99,11 +109,15 @@ def read(item: Item, config: Config) -> Example:
             f"its views have {side} x {side} pixels, fewer than `resolution`, {config.resolution}"
         )
     _posed_views.check_scene(len(rows), side)
-    turn = _rendered_views.FROM_BLENDER if config.up == "z" else np.eye(3)
     views = np.stack([_view(images[row], config.resolution) for row in rows])
-    seen = np.stack([_camera(poses[row], turn, int(row)) for row in rows])
-    points = _points(surface, turn, config.surface_points)
+    seen = np.stack([_camera(poses[row], _turn(config.up), int(row)) for row in rows])
+    points = _points(surface, config.points_scale * _turn(config.points_up), config.surface_points)
     return _posed_views.example(item, views, seen, [str(row) for row in rows], points)
+
+
+def _turn(up: Literal["z", "y"]) -> Float[np.ndarray, "3 3"]:
+    """The rotation of a world in which an axis points up to the project's."""
+    return _rendered_views.FROM_BLENDER if up == "z" else np.eye(3)
 
 
 def _arrays(path: Path) -> list[np.ndarray]:
@@ -140,16 +154,16 @@ def _camera(pose: Float[np.ndarray, "4 4"], turn: np.ndarray, number: int) -> Fl
     return cameras.transformed(camera, np.zeros(3), 1.0, turn)
 
 
-def _points(surface: np.ndarray, turn: np.ndarray, count: int) -> Float32[np.ndarray, "P 6"]:
-    """Positions in the turned world, and RGB in [-1, 1]."""
+def _points(surface: np.ndarray, to_world: Float[np.ndarray, "3 3"], count: int) -> Float32[np.ndarray, "P 6"]:
+    """Positions in the world, and RGB in [-1, 1]."""
     if surface.ndim != 2 or surface.shape[1] != 6:
         raise UnreadableItemError(f"its `data` are of shape {surface.shape}, not (N, 6)")
     if len(surface) < count:
         raise UnreadableItemError(f"it has {len(surface):,} points, fewer than `surface_points`, {count:,}")
     some = surface[np.arange(count) * len(surface) // count].astype(np.float64)
-    if not (np.abs(some) <= np.finfo(np.float32).max).all():
+    if not (np.abs(some) <= np.finfo(np.float32).max / MOST_SCALE).all():
         raise UnreadableItemError("its `data` have numbers that are not finite")
     colors = some[:, 3:]
     if not ((colors >= -SLACK) & (colors <= 1 + SLACK)).all():
         raise UnreadableItemError("the colors of its `data` are not from 0 to 1")
-    return np.concatenate([some[:, :3] @ turn.T, 2 * colors.clip(0, 1) - 1], axis=1).astype(np.float32)
+    return np.concatenate([some[:, :3] @ to_world.T, 2 * colors.clip(0, 1) - 1], axis=1).astype(np.float32)

@@ -198,6 +198,14 @@ def test_the_preset_of_scenes_has_the_parameters_and_the_objective_of_the_releas
 
 
 @pytest.mark.parametrize("name", SCENES)
+def test_the_whole_object_is_between_near_and_far_of_the_cameras(name: str):
+    preset = load(name)
+    scenes, readout = preset.domain.config, preset.networks["readout"].config
+    assert (readout.near, readout.far) == (2.0, 6.0)
+    assert readout.near <= scenes.distance - scenes.extent < scenes.distance + scenes.extent <= readout.far
+
+
+@pytest.mark.parametrize("name", SCENES)
 def test_every_preset_of_scenes_builds_and_has_a_loss_in_each_stage(name: str):
     torch.manual_seed(0)
     rays = ["method.num_queries=6", "network.readout.samples=4", "network.autoencoder.resolution=32"]

@@ -19,7 +19,9 @@ from inrflow_core.shards.shard_dataset import ShardDataset
 
 SIDE, VIEWS = 32, 6
 BALL = np.array([0.2, -0.1, 0.3])
-"""Where a small red ball is in the source's world, whose z points up."""
+"""Where a small red ball is in the world of the views, whose z points up."""
+POINT = np.array([0.2, 0.3, 0.1]) / 2.2
+"""Where it is among the points, in which y points up, as in ShapeNet's files."""
 TO_OPENGL = np.diag([1.0, -1.0, -1.0])
 
 
@@ -43,7 +45,7 @@ def view(matrix: np.ndarray) -> np.ndarray:
 
 def arrays(**changes: Any) -> dict[str, np.ndarray]:
     poses = np.stack([pose(number) for number in range(VIEWS)])
-    surface = np.concatenate([np.tile(BALL, (20, 1)), np.tile([1.0, 0, 0], (20, 1))], 1)
+    surface = np.concatenate([np.tile(POINT, (20, 1)), np.tile([1.0, 0, 0], (20, 1))], 1)
     whole = {"images": np.stack([view(one) for one in poses]), "cam_poses": poses, "data": surface}
     return {name: value for name, value in (whole | changes).items() if value is not None}
 
@@ -78,7 +80,9 @@ def test_views_and_points_are_evenly_spaced_where_fewer_are_stored(tmp_path: Pat
     whole = read(write(tmp_path))
     some = read(tmp_path, views=3, surface_points=5, up="y", resolution=16)
     assert some.values.shape == (3, 16, 16, 3) and some.condition["surface"].shape == (5, 6)
-    np.testing.assert_allclose(some.condition["surface"][0, :3], BALL, atol=1e-6)
+    np.testing.assert_allclose(some.condition["surface"][0, :3], 2.2 * POINT, atol=1e-6)
+    same = read(tmp_path, points_up="z", points_scale=1.0)
+    np.testing.assert_allclose(same.condition["surface"][0, :3], np.array([0.2, 0.1, -0.3]) / 2.2, atol=1e-6)
     turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     moved = some.variable_length["camera"][:, :3, 3] @ turn.T
     np.testing.assert_allclose(moved, whole.variable_length["camera"][::2, :3, 3], atol=1e-6)
@@ -121,6 +125,12 @@ def test_the_first_four_fifths_by_name_are_for_training_and_a_damaged_file_is_co
     np.testing.assert_array_equal(
         batch.condition["surface"][0], read(write(tmp_path / "one", "e")).condition["surface"]
     )
+
+
+def test_a_scale_of_points_out_of_range_is_refused():
+    for scale in (0.0, -1.0, 1001.0, np.nan):
+        with pytest.raises(ValueError, match="`points_scale` is .*: above 0, at most 1000"):
+            points2nerf.Config(points_scale=scale)
 
 
 def test_a_source_without_such_files_is_refused(tmp_path: Path):
