@@ -70,7 +70,7 @@ def open_model(
         )
     if model.domain.NAME not in writable:
         raise UsageError(
-            f"`{source}` samples {model.domain.NOUN}, which a `{out.suffix}` file cannot hold",
+            f"`{source}` samples {model.domain.NOUN}, which a `{writer.format_suffix(out)}` file cannot hold",
             hint="write one of " + ", ".join(f"`{suffix}`" for suffix in writer.suffixes(model.domain.NAME)),
         )
     return model, weights

@@ -210,9 +210,11 @@ def _graphs(source: Path, out: Path, *, ema: float | None, step: Step, overwrite
 
 
 def _refuse(out: Path, options: dict[str, Any], of: str = "") -> None:
+    from inrflow_core.sample_files import writer
+
     for option, value in options.items():
         if value is not None:
-            what = f"a `{out.suffix}` file {of}".rstrip()
+            what = f"a `{writer.format_suffix(out)}` file {of}".rstrip()
             raise UsageError(f"`{option}` does not apply to {what}", hint=f"leave `{option}` out")
 
 

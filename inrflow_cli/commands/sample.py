@@ -60,7 +60,7 @@ Out = Annotated[
     Path,
     typer.Argument(
         help=f"Output: a file ({', '.join(f'.{name}' for name in registry.names('formats'))} or .h5), or a folder of .h5 "
-        "shards.",
+        "shards; of videos the folder `frames` has PNG files, as .frames.",
         show_default=False,
     ),
 ]
@@ -145,6 +145,10 @@ def sample(
         run, target, ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
         domains=domains_of_options(sizes, parse_window(window)), condition=conditions.conditioner,
     )  # fmt: skip
+    if fasta is None and target != out and writer.format_suffix(out, model.domain.NAME):  # not of shards
+        _check_workers(workers)
+        target = out
+        writer.check(out, len(selected), overwrite=overwrite)
     size = choose_size(model.domain, sizes, target.suffix, model.frame_rate)
     interval = parse_interval(guidance_interval)
     settings = sampling_arguments(
@@ -168,13 +172,19 @@ def sample(
 
 def _target(out: Path, form: str, fasta: Path | None, workers: int) -> Path:
     """The file name by which a run is chosen: OUT, or one in it where that is a folder."""
-    if workers > 1 and (out.suffix or fasta is not None):
-        raise UsageError(
-            "`--workers` needs a folder of shards as OUT", hint="name a folder, or start the command several times"
-        )
+    if out.suffix or fasta is not None:
+        _check_workers(workers)
     if fasta is not None:
         return condition_options.check_folder(out, form)
     return out if out.suffix else out / "samples.h5"
+
+
+def _check_workers(workers: int) -> None:
+    """Raise UsageError for several processes, where OUT is not a folder of shards."""
+    if workers > 1:
+        raise UsageError(
+            "`--workers` needs a folder of shards as OUT", hint="name a folder, or start the command several times"
+        )
 
 
 def _check_cameras(sizes: SizeOptions, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""A folder of PNG files, whose name ends in `.frames`: the frames of one clip, numbered from `00000.png`, each to the bit.
+"""A folder of PNG files, `frames` or a name that ends in `.frames`: the frames of one clip, numbered from `00000.png`, each to the bit.
 
 Every file has the origin in its text chunks. Programs of videos, and `inrflow prepare video` and `upsample`, read such folders.
 """

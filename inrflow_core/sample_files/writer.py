@@ -4,7 +4,8 @@ A format is a file beside this one with `SUFFIXES`, `HOLDS_MANY` (whether one fi
 `HOLDS_MODELS` (whether these must have one sequence: several sequences become numbered files), `IS_FOLDER` where a sample is a folder, and
 `write(path, samples, *, origin, ...)`; its further keyword arguments are the format's options, but for `array`, the name
 of the array that the domain gives, and `arrays`, further arrays by name. A format that needs a package of an extra has `check()`, which raises MissingError.
-Domains say which formats write their samples (`Domain.FORMATS`), and which their meshes (`Domain.MESH_FORMATS`).
+Domains say which formats write their samples (`Domain.FORMATS`), and which their meshes (`Domain.MESH_FORMATS`). `format_suffix` has
+the rule by which a path names a format.
 """
 
 from __future__ import annotations
@@ -31,14 +32,29 @@ MOST_NAMED = 64
 """Samples of one file whose metadata is listed one by one."""
 
 
+def format_suffix(path: Path, domain: str | None = None) -> str:
+    """The suffix that names the format of an output, in lower case: that of the path; empty if it has none.
+
+    A folder whose whole name is the suffix of a format of folders, without the dot, has that format: `frames` as `clip.frames`.
+    With `domain` this is so if that format writes its samples.
+    """
+    named = f".{path.name.lower()}"
+    is_format = not path.suffix and any(
+        named in module.SUFFIXES and _is_folder(module) and (domain is None or _writes(module, domain))
+        for module in _formats()
+    )
+    return named if is_format else path.suffix.lower()
+
+
 def exporter_for(path: Path, domain: str | None = None, samples: Any = None) -> ModuleType:
-    """The format that the suffix of `path` names, for samples of `domain`: its meshes, or other ones.
+    """The format that `path` names by `format_suffix`, for samples of `domain`: its meshes, or other ones.
 
     Raises:
         UsageError: no format writes such files, or not for that domain; the hint lists the suffixes.
     """
+    suffix = format_suffix(path)
     for module in _formats():
-        if path.suffix.lower() in module.SUFFIXES and (domain is None or _writes(module, domain)):
+        if suffix in module.SUFFIXES and (domain is None or _writes(module, domain)):
             if domain is not None and samples is not None:
                 _check_kind(path, module, domain, samples)
             return module
@@ -98,9 +114,10 @@ def check(path: Path, count: int, *, overwrite: bool = False) -> None:
             shard of samples that a killed process had almost finished.
         MissingError: the format needs a package that is not installed.
     """
+    module = None if path.suffix.lower() == SHARD else exporter_for(path)
     for file in files(path, count):
-        _check_file(file, overwrite=overwrite)
-    if path.suffix.lower() != SHARD and hasattr(module := exporter_for(path), "check"):
+        _check_file(file, module, overwrite=overwrite)
+    if module is not None and hasattr(module, "check"):
         module.check()
 
 
@@ -134,7 +151,7 @@ def write(
     is_one_file = module.HOLDS_MANY and not (_needs_one_sequence(module) and _differ_in_sequence(samples))
     written = [path] if is_one_file else atomic_write.numbered_paths(path, len(samples))
     for file in written:
-        _check_file(file, overwrite=overwrite)
+        _check_file(file, module, overwrite=overwrite)
     if is_one_file:
         named = items if len(items) <= MOST_NAMED else ()
         joined = {key: " ".join(item[key] for item in named) for key in (named[0] if named else ())}
@@ -151,15 +168,20 @@ def write(
     return written
 
 
-def _check_file(file: Path, *, overwrite: bool) -> None:
+def _check_file(file: Path, module: ModuleType | None, *, overwrite: bool) -> None:
+    """Raise UsageError if a file of a format cannot be written; `module` is None for a shard."""
     from inrflow_core.sample_files import sample_shard
 
     atomic_write.check_writable(file, overwrite=overwrite or sample_shard.is_finishing(file))
-    is_folder = file.suffix.lower() != SHARD and getattr(exporter_for(file), "IS_FOLDER", False)
-    if is_folder and os.path.lexists(file):
+    if module is not None and _is_folder(module) and os.path.lexists(file):
         raise UsageError(
-            f"`{file}` is a file, and `{file.suffix}` writes a folder", hint="remove it, or name another folder"
+            f"`{file}` is a file, and `{module.SUFFIXES[0]}` writes a folder", hint="remove it, or name another folder"
         )
+
+
+def _is_folder(module: ModuleType) -> bool:
+    """Whether a sample of a format is a folder."""
+    return getattr(module, "IS_FOLDER", False)
 
 
 def _needs_one_sequence(module: ModuleType) -> bool:

@@ -106,7 +106,7 @@ def sample_to_files(
 
 def _write(job: SampleJob, source: write_samples.SampleSource, output: OutputSettings) -> list[Path]:
     field, overwrite = None, output.overwrite
-    is_file = job.out.suffix.lower() not in ("", writer.SHARD)
+    is_file = writer.format_suffix(job.out, source.model.domain.NAME) not in ("", writer.SHARD)
     if is_file:
         write_samples.check_frame_rate(source.model, job.request.size, job.out)
     if output.save_field is not None:

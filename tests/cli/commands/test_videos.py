@@ -99,6 +99,57 @@ def test_a_folder_of_frames_has_every_pixel_and_is_read_again(capsys, runs: dict
     )
 
 
+def test_a_folder_that_is_named_frames_holds_frames(capsys, runs: dict[str, Path], tmp_path: Path):
+    """By every command, with and without a slash; several clips have folders of their own, which are read again."""
+    run = ("--run", runs["videos"])
+    inrflow(capsys, "sample", tmp_path / "out.frames", *run, "--num", 3, "--seed", 4)
+    (tmp_path / "some").mkdir()
+    inrflow(capsys, "sample", f"{tmp_path}/frames/", *run, "--seed", 4)
+    inrflow(capsys, "sample", tmp_path / "some" / "frames", *run, "--num", 3, "--seed", 4)
+    folders = [tmp_path / "frames", *(tmp_path / "some" / f"frames-{number:03d}" for number in range(3))]
+    expected = [tmp_path / f"out-{number:03d}.frames" for number in (0, 0, 1, 2)]
+    for folder, same in zip(folders, expected, strict=True):
+        names = [f"{number:05d}.png" for number in range(4)]
+        assert sorted(path.name for path in folder.iterdir()) == names
+        for name in names:
+            np.testing.assert_array_equal(Image.open(folder / name), Image.open(same / name))
+    inrflow(capsys, "upsample", folders[2], tmp_path / "some" / "frames", *run, "--steps", 2, "--scale", 2)
+    with Image.open(tmp_path / "some" / "frames" / "00003.png") as image:
+        assert image.size == (16, 16)
+    inrflow(capsys, "sample", tmp_path / "clips.h5", *run, "--num", 3, "--seed", 4)
+    (tmp_path / "exported").mkdir()
+    inrflow(capsys, "export", tmp_path / "clips.h5", tmp_path / "exported" / "frames", "--items", "2")
+    exported, sampled = (
+        np.asarray(Image.open(f / "00001.png")) for f in (tmp_path / "exported" / "frames", folders[3])
+    )
+    np.testing.assert_array_equal(exported, sampled)
+
+
+def test_a_folder_that_is_named_frames_is_refused_where_it_cannot_hold_them(
+    capsys, runs: dict[str, Path], tmp_path: Path
+):
+    (tmp_path / "frames").mkdir()
+    error = inrflow(capsys, "sample", tmp_path / "frames", "--run", runs["videos"], code=2)
+    assert "is a folder" in error and "a folder that does not exist yet" in error
+    new = tmp_path / "new" / "frames"
+    new.parent.mkdir()
+    error = inrflow(capsys, "sample", new, "--run", runs["videos"], "--workers", 2, code=2)
+    assert "`--workers` needs a folder of shards" in error
+    error = inrflow(capsys, "upsample", new, "--run", runs["images"], code=2)
+    assert "samples images, which a `.frames` file cannot hold" in error
+    inrflow(capsys, "sample", tmp_path / "clip.npz", "--run", runs["videos"])
+    error = inrflow(capsys, "export", tmp_path / "clip.npz", new, "--columns", 2, code=2)
+    assert "`--columns` does not apply to a `.frames` file" in error
+    assert list(new.parent.iterdir()) == []
+
+
+def test_a_folder_without_such_a_format_holds_shards_whatever_its_name(capsys, runs: dict[str, Path], tmp_path: Path):
+    inrflow(capsys, "sample", tmp_path / "frames", "--run", runs["images"], "--num", 2)
+    inrflow(capsys, "sample", tmp_path / "gif", "--run", runs["videos"], "--num", 2)
+    for name in ("frames", "gif"):
+        assert len(readers.open_collection(tmp_path / name).read([0, 1]).values) == 2
+
+
 def test_shards_record_the_rate_and_export_uses_it(capsys, runs: dict[str, Path], tmp_path: Path):
     inrflow(capsys, "sample", tmp_path / "clips.h5", "--run", runs["videos"], "--num", 3, "--frames", 6)
     assert ShardDataset(tmp_path / "clips.h5").manifest.normalization["fps"] == 12
