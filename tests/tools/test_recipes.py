@@ -104,14 +104,17 @@ def test_runs_with_problems_are_named_and_in_no_mean(tmp_path, capsys):
     stopped = {**result("paper", 1, 9), "problem": "stopped after step 1"}
     for one in (result("paper", 0, 4, 3, 2), stopped, result("quick", 0, 4, 2, 1)):
         trials.write_result(tmp_path / "solids" / f"{one['key']}.run.json", one)
+    not_finite = {"key": "quick0", "num": 8, "scores": [], "problem": "not finite"}
+    trials.write_result(tmp_path / "solids/quick-0-eval-1.json", not_finite)
     trials.write_result(tmp_path / "flowers" / report.SKIPPED, {"reason": "no `flower*photo*` below `data`"})
     assert recipes.main(["table", "--out", str(tmp_path), "--json"]) == 0
     shown = capsys.readouterr()
     answer = json.loads(shown.out)
     (comparison,) = answer["comparisons"]
+    assert comparison["rows"][0]["scores"] == []
     assert [(row["recipe"], row["seeds"]) for row in comparison["rows"]] == [("paper", [0]), ("quick", [0])]
     assert comparison["rows"][1]["reached"][report.LOSS]["flops"]["shares"] == [pytest.approx(2 / 3)]
-    assert comparison["problems"] == ["paper, seed 1: stopped after step 1"]
+    assert comparison["problems"] == ["paper, seed 1: stopped after step 1", "quick, seed 0: not finite"]
     assert answer["skipped"] == {"flowers": "no `flower*photo*` below `data`"}
     assert "another" not in shown.err
 
@@ -213,6 +216,15 @@ def test_a_clock_resumes_at_the_step_of_the_checkpoint(tmp_path):
     clock.seconds = 22.0
     with pytest.raises(runs.BeyondLimit, match="stopped after step 4: 22 CPU seconds are above the limit of 21"):
         clock({"step": 4, "loss": 1.0})
+
+
+def test_a_setting_that_does_not_exist_ends_the_command_before_the_first_run(shards, tmp_path, monkeypatch, capsys):
+    arguments = matrix(tmp_path)
+    (tmp_path / "recipes.toml").write_text("[solids.wider]\nnetwork.breadth = 32\n")
+    monkeypatch.setattr(kinds, "prepare", lambda *arguments: shards)
+    monkeypatch.setattr(runs, "run", lambda *arguments: pytest.fail("a run began"))
+    assert recipes.main(arguments) == 2
+    assert "[network] has no setting `breadth`" in capsys.readouterr().err
 
 
 def matrix(tmp_path: Path, *more: str) -> list[str]:

@@ -86,7 +86,11 @@ def numbers(text: str) -> list[int]:
 
 
 def run_all(options: argparse.Namespace) -> None:
-    """Every requested recipe and seed, seed by seed, so that an unfinished matrix has all recipes of the first seeds."""
+    """Every requested recipe and seed, seed by seed, so that an unfinished matrix has all recipes of the first seeds.
+
+    Raises:
+        UsageError: a kind or a recipe is unknown, or a recipe has a setting that cannot be; before the first run.
+    """
     recipes = trials.read_recipes(options.recipe_file)
     selected = trials.select(recipes, options.kinds, options.recipes)
     todo = list[Trial]()
@@ -102,6 +106,8 @@ def run_all(options: argparse.Namespace) -> None:
             for seed in options.seeds
             for recipe in selected[name]
         ]
+    for trial in todo:
+        trial.preset(1)
     for number, trial in enumerate(todo, start=1):
         console.info(f"{number} of {len(todo)}: `{trial.recipe}` of {trial.kind}, seed {trial.seed}")
         _unless_locked(trial, options, lambda trial=trial: _run(trial, options))

@@ -58,7 +58,7 @@ class Comparison:
     budget: Mapping[str, float | None]
     rows: Sequence[Row]
     problems: Sequence[str]
-    """Runs that were stopped or diverged, which no mean includes."""
+    """Runs that were stopped or diverged, which no mean includes, and those whose samples are not finite, which have no scores."""
 
 
 def compare(out: Path) -> list[Comparison]:
@@ -89,7 +89,12 @@ def _scores(folder: Path) -> dict[str, list[Result]]:
 def _comparison(
     kind: str, paper_group: str, results: Sequence[Result], scores: Mapping[str, Sequence[Result]]
 ) -> Comparison:
-    problems = [f"{one['recipe']}, seed {one['seed']}: {one['problem']}" for one in results if one["problem"]]
+    evaluations = {one["key"]: one["problem"] for each in scores.values() for one in each if one.get("problem")}
+    problems = [
+        f"{one['recipe']}, seed {one['seed']}: {problem}"
+        for one in results
+        if (problem := one["problem"] or evaluations.get(one["key"]))
+    ]
     finished = [one for one in results if not one["problem"] and one["losses"]]
     groups = {
         group: [one for one in finished if one["group"] == group]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inrflow_cli import console
+from inrflow_core.errors import Diverged
 from inrflow_core.evaluation import job as evaluation
 from inrflow_core.evaluation.sampling_plan import SamplingSettings
 from inrflow_core.metrics._inputs import ReferenceStats
@@ -36,6 +37,19 @@ def evaluate(trial: Trial, kind: Kind, out: Path, num: int | None = None) -> dic
     earlier = read_result(file)
     if earlier is not None:
         return earlier
+    result: dict[str, Any] = {"key": trial.key, "num": count, "scores": [], "problem": None}
+    try:
+        result["scores"] = _scores(trial, kind, out, folder, count)
+    except Diverged as error:
+        result["problem"] = error.message
+        console.warn(f"`{folder.name}`: {error.message}")
+    write_result(file, result)
+    return result
+
+
+def _scores(trial: Trial, kind: Kind, out: Path, folder: Path, count: int) -> list[dict[str, Any]]:
+    """The scores of `count` samples, which are in `folder`; raises Diverged where they are not finite."""
+    reference = readers.open_collection(trial.shards, kind.split)
     job = evaluation.EvaluationJob(
         folder,
         runs=[trial.folder(out)],
@@ -60,6 +74,4 @@ def evaluate(trial: Trial, kind: Kind, out: Path, num: int | None = None) -> dic
     if kind.has_digits:
         classifier = digit_classifier.load(trial.shards, out / "classifiers")
         scores += digit_classifier.scores(classifier, one.sample_set.items, evaluated.reference)
-    result = {"key": trial.key, "num": count, "scores": scores}
-    write_result(file, result)
-    return result
+    return scores
