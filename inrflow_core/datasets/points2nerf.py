@@ -9,12 +9,12 @@ file; its scripts take the points from that file itself, with y up. The project'
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 from PIL import Image
 
 from inrflow_core.datasets import _image_decoding, _posed_views, _rendered_views
@@ -40,6 +40,8 @@ TRAINING = 0.8
 POINTS_SCALE = 2.2
 """How many times as large as among its points an object is in its views, by the scripts that made them."""
 MOST_SCALE = 1000.0
+MISSING, FOUND = 0.5, 0.9
+"""Points of which a share below `MISSING` is seen on the object are misplaced if another usual way to place them has `FOUND`."""
 USUAL_VIEWS = 50
 """Views of a scene, of which the size of the shards is estimated."""
 SLACK = 1e-3
@@ -94,7 +96,8 @@ def read(item: Item, config: Config) -> Example:
     Raises:
         UnreadableItemError: it cannot be read as an .npz file, would have to be unpickled, or lacks an array; views are not square, are fewer
             than two, smaller than `resolution`, all white or not from 0 to 1; another number of poses, a pose that is not a
-            rotation and a position; fewer points than `surface_points`, numbers that are not finite, or colors that are not from 0 to 1.
+            rotation and a position; fewer points than `surface_points`, numbers that are not finite, colors that are not from 0 to 1,
+            or points that are beside the object in its views and would be on it with other settings.
     """
     images, poses, surface = _arrays(Path(item.location))
     if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
@@ -111,8 +114,10 @@ def read(item: Item, config: Config) -> Example:
     _posed_views.check_scene(len(rows), side)
     views = np.stack([_view(images[row], config.resolution) for row in rows])
     seen = np.stack([_camera(poses[row], _turn(config.up), int(row)) for row in rows])
-    points = _points(surface, config.points_scale * _turn(config.points_up), config.surface_points)
-    return _posed_views.example(item, views, seen, [str(row) for row in rows], points)
+    points = _points(surface, config.surface_points)
+    whole = _posed_views.example(item, views, seen, [str(row) for row in rows], _placed(points, config))
+    _check_placement(points, views, seen, config)
+    return whole
 
 
 def _turn(up: Literal["z", "y"]) -> Float[np.ndarray, "3 3"]:
@@ -154,8 +159,8 @@ def _camera(pose: Float[np.ndarray, "4 4"], turn: np.ndarray, number: int) -> Fl
     return cameras.transformed(camera, np.zeros(3), 1.0, turn)
 
 
-def _points(surface: np.ndarray, to_world: Float[np.ndarray, "3 3"], count: int) -> Float32[np.ndarray, "P 6"]:
-    """Positions in the world, and RGB in [-1, 1]."""
+def _points(surface: np.ndarray, count: int) -> Float64[np.ndarray, "P 6"]:
+    """Points of the surface as they are stored, and RGB in [-1, 1]."""
     if surface.ndim != 2 or surface.shape[1] != 6:
         raise UnreadableItemError(f"its `data` are of shape {surface.shape}, not (N, 6)")
     if len(surface) < count:
@@ -166,4 +171,45 @@ def _points(surface: np.ndarray, to_world: Float[np.ndarray, "3 3"], count: int)
     colors = some[:, 3:]
     if not ((colors >= -SLACK) & (colors <= 1 + SLACK)).all():
         raise UnreadableItemError("the colors of its `data` are not from 0 to 1")
-    return np.concatenate([some[:, :3] @ to_world.T, 2 * colors.clip(0, 1) - 1], axis=1).astype(np.float32)
+    return np.concatenate([some[:, :3], 2 * colors.clip(0, 1) - 1], axis=1)
+
+
+def _placed(points: Float64[np.ndarray, "P 6"], config: Config) -> Float32[np.ndarray, "P 6"]:
+    """The points in the project's world."""
+    to_world = config.points_scale * _turn(config.points_up)
+    return np.concatenate([points[:, :3] @ to_world.T, points[:, 3:]], axis=1).astype(np.float32)
+
+
+def _check_placement(
+    points: Float64[np.ndarray, "P 6"],
+    views: UInt8[np.ndarray, "V R R 3"],
+    seen: Float32[np.ndarray, "V 4 4"],
+    config: Config,
+) -> None:
+    """Raise UnreadableItemError if most points are beside the object in its views, and with other settings they are on it."""
+    share = _share_on_object(_placed(points, config), views, seen)
+    if share >= MISSING:
+        return
+    others = [replace(config, points_up=up, points_scale=scale) for up in ("y", "z") for scale in (1.0, POINTS_SCALE)]
+    shares = [_share_on_object(_placed(points, other), views, seen) for other in others]
+    best = int(np.argmax(shares))
+    if shares[best] >= FOUND:
+        settings = f"--set points_up={others[best].points_up} --set points_scale={others[best].points_scale}"
+        raise UnreadableItemError(
+            f"{share:.0%} of its points are on the object in its views, and {shares[best]:.0%} with `{settings}`"
+        )
+
+
+def _share_on_object(
+    points: Float32[np.ndarray, "P 6"], views: UInt8[np.ndarray, "V R R 3"], seen: Float32[np.ndarray, "V 4 4"]
+) -> float:
+    """The share of the points, over all views, that are before the camera and where a view is not white."""
+    side, count = views.shape[1], 0
+    for view, camera in zip(views, seen, strict=True):
+        is_object = (view != 255).any(-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            at, depth = cameras.project(camera, points[:, :3])
+        is_inside = (depth > 0) & (at >= 0).all(-1) & (at < 1).all(-1)
+        columns, rows = (at[is_inside] * side).astype(int).T
+        count += int(is_object[rows, columns].sum())
+    return count / (len(views) * len(points))

@@ -22,6 +22,8 @@ BALL = np.array([0.2, -0.1, 0.3])
 """Where a small red ball is in the world of the views, whose z points up."""
 POINT = np.array([0.2, 0.3, 0.1]) / 2.2
 """Where it is among the points, in which y points up, as in ShapeNet's files."""
+IN_THE_WORLD = np.concatenate([np.tile(BALL, (20, 1)), np.tile([1.0, 0, 0], (20, 1))], 1)
+"""Points of its surface of a file whose points are in the world of its views."""
 TO_OPENGL = np.diag([1.0, -1.0, -1.0])
 
 
@@ -78,14 +80,43 @@ def test_points_are_on_the_object_in_every_view_and_the_world_has_y_up(tmp_path:
 
 def test_views_and_points_are_evenly_spaced_where_fewer_are_stored(tmp_path: Path):
     whole = read(write(tmp_path))
-    some = read(tmp_path, views=3, surface_points=5, up="y", resolution=16)
+    write(tmp_path / "world", data=IN_THE_WORLD)
+    some = read(tmp_path / "world", views=3, surface_points=5, up="y", points_up="y", points_scale=1.0, resolution=16)
     assert some.values.shape == (3, 16, 16, 3) and some.condition["surface"].shape == (5, 6)
-    np.testing.assert_allclose(some.condition["surface"][0, :3], 2.2 * POINT, atol=1e-6)
-    same = read(tmp_path, points_up="z", points_scale=1.0)
-    np.testing.assert_allclose(same.condition["surface"][0, :3], np.array([0.2, 0.1, -0.3]) / 2.2, atol=1e-6)
+    np.testing.assert_allclose(some.condition["surface"][0, :3], BALL, atol=1e-6)
+    same = read(tmp_path / "world", points_up="z", points_scale=1.0)
+    np.testing.assert_allclose(same.condition["surface"][0, :3], 2.2 * POINT, atol=1e-6)
     turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     moved = some.variable_length["camera"][:, :3, 3] @ turn.T
     np.testing.assert_allclose(moved, whole.variable_length["camera"][::2, :3, 3], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("data", "placed", "reason"),
+    [
+        (
+            "world",
+            {},
+            "0% of its points are on the object in its views, and 100% with `--set points_up=z --set points_scale=1.0`",
+        ),
+        ("world", {"points_up": "z"}, "100% with `--set points_up=z --set points_scale=1.0`"),
+        ("shapenet", {"points_up": "z", "points_scale": 1.0}, "100% with `--set points_up=y --set points_scale=2.2`"),
+    ],
+)
+def test_points_beside_the_object_are_refused_with_the_settings_that_fit(
+    tmp_path: Path, data: str, placed: dict[str, Any], reason: str
+):
+    changes: dict[str, Any] = {"data": IN_THE_WORLD} if data == "world" else {}
+    write(tmp_path, **changes)
+    with pytest.raises(UnreadableItemError) as caught:
+        read(tmp_path, **placed)
+    assert reason in caught.value.reason
+
+
+def test_points_that_no_setting_puts_on_the_object_are_stored_as_they_are(tmp_path: Path):
+    """A white object is on white views: nothing says where its points belong."""
+    far = np.concatenate([np.full((20, 3), 0.01), np.ones((20, 3))], 1)
+    np.testing.assert_allclose(read(write(tmp_path, data=far)).condition["surface"][0, :3], 0.022, atol=1e-6)
 
 
 @pytest.mark.parametrize(
