@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,12 +13,15 @@ from inrflow_cli import console
 from inrflow_core.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
+    from inrflow_core.fields import Size
     from inrflow_core.models import Model
     from inrflow_core.runs.run import Step
 
 Ema = Annotated[
     float | None, typer.Option(help="EMA decay of the weights to use; 0 is the raw weights. Default: the first EMA.")
 ]
+DEPTH_SLACK = 1e-6
+"""Share of the extent by which scenes may be outside the depths of a read-out, by rounding."""
 Checkpoint = Annotated[str | None, typer.Option(metavar="STEP|best", help="Checkpoint to use. Default: the latest.")]
 
 
@@ -84,3 +88,19 @@ def _latest(fitting: tuple[str, ...], writable: tuple[str, ...], condition: str 
         return latest_run(fitting or writable, condition).folder
     except MissingError:
         return latest_run(writable, condition).folder
+
+
+def warn_of_depths(model: Model, size: Size) -> None:
+    """Warn where cameras of a named distance see scenes before `near` or beyond `far` of the read-out, which is white."""
+    from inrflow_core.fields import Orbit
+
+    part = model.preset.networks.get("readout")
+    distance = size.camera.distance if isinstance(size, Orbit) else None
+    if part is None or distance is None or not hasattr(part.config, "near"):
+        return
+    near, far, extent = part.config.near or 0.0, part.config.far or math.inf, model.domain.config.extent
+    if max(near - distance, distance - far) + extent > DEPTH_SLACK * extent:
+        console.warn(
+            f"`--distance {distance:g}`: the model renders depths from {near:g} to {far:g}, and scenes are within {extent:g} of "
+            "the origin: what is outside these depths is white"
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrflow_cli import condition_options, console
-from inrflow_cli.model_options import Checkpoint, Ema, open_model
+from inrflow_cli.model_options import Checkpoint, Ema, open_model, warn_of_depths
 from inrflow_cli.options import (
     Azimuth,
     Batch,
@@ -150,6 +150,7 @@ def sample(
         target = out
         writer.check(out, len(selected), overwrite=overwrite)
     size = choose_size(model.domain, sizes, target.suffix, model.frame_rate)
+    warn_of_depths(model, size)
     interval = parse_interval(guidance_interval)
     settings = sampling_arguments(
         sampler, steps, override, precision, guidance=guidance, guidance_interval=interval, noise=noise

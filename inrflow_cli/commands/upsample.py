@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inrflow_cli import console
-from inrflow_cli.model_options import Checkpoint, Ema, open_model
+from inrflow_cli.model_options import Checkpoint, Ema, open_model, warn_of_depths
 from inrflow_cli.options import (
     Azimuth,
     Chunk,
@@ -141,6 +141,7 @@ def upsample(
         reject_options(new | run_only, "does not apply to a saved field", HINT)
         model, field = _load_field(files[0], device, threads)
         upsampling = replace(upsampling, size=choose_size(model.domain, sizes, out.suffix, model.frame_rate))
+        warn_of_depths(model, upsampling.size)
         written = upsample.upsample_saved_field(
             model, field, files[0], out, upsampling, overwrite=overwrite, reporter=console.reporter()
         )
@@ -153,6 +154,7 @@ def upsample(
     )  # fmt: skip
     upsample.check_model(model, has_files=bool(files))
     upsampling = replace(upsampling, size=choose_size(model.domain, sizes, targets[0].suffix, model.frame_rate))
+    warn_of_depths(model, upsampling.size)
     if files:
         reject_options(new, "does not apply to an input file, which Heun's method inverts without guidance", HINT)
         model = replace(model, method=optimize.compile_network(model.method)) if compile else model

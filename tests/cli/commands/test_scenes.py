@@ -214,3 +214,17 @@ def test_values_of_scenes_are_no_meshes(inrflow: Inrflow, runs: dict[str, Path],
     inrflow("sample", tmp_path / "out.h5", "--run", runs["scenes"])
     stderr = inrflow("export", tmp_path / "out.h5", tmp_path / "out.glb", code=2)
     assert "hold meshes of scenes, which cannot be made of sampled values" in stderr
+
+
+@pytest.mark.parametrize("kind", [tiny.RADIANCE, tiny.SCENES], ids=["radiance-mlp", "basis-radiance"])
+def test_a_distance_whose_views_cut_scenes_off_is_warned_of(
+    inrflow: Inrflow, tmp_path: Path, kind: dict[str, dict[str, Any] | None]
+):
+    network = kind["network"] or {}
+    tiny.run_folder(tmp_path / "run", kind, network={"readout": network["readout"] | {"near": 0.8, "far": 1.8}})
+    cut_off = "the model renders depths from 0.8 to 1.8, and scenes are within 0.5 of the origin"
+    for distance, is_cut in ((1.3, False), (1.2, True), (2.5, True)):
+        for command in ("sample", "upsample"):
+            out = tmp_path / f"{command}-{distance}.npz"
+            said = inrflow(command, out, "--run", tmp_path / "run", "--distance", distance)
+            assert (cut_off in said) == is_cut
