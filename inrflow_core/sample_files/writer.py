@@ -220,7 +220,8 @@ def _formats() -> list[ModuleType]:
 
 
 def _no_format(path: Path, domain: str | None) -> UsageError:
-    what = f"`{path.suffix}` files" if path.suffix else f"`{path}`, which has no suffix"
+    suffix = path.suffix or format_suffix(path)
+    what = f"`{suffix}` files" if suffix else f"`{path}`, which has no suffix"
     of = "" if domain is None else f" of the domain `{domain}`"
     choices = ", ".join(f"`{suffix}`" for suffix in suffixes(domain) if domain is None or suffix != SHARD)
     return UsageError(f"no format{of} writes {what}", hint=f"give a name that ends in one of {choices}")

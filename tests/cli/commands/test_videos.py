@@ -140,6 +140,9 @@ def test_a_folder_that_is_named_frames_is_refused_where_it_cannot_hold_them(
     inrflow(capsys, "sample", tmp_path / "clip.npz", "--run", runs["videos"])
     error = inrflow(capsys, "export", tmp_path / "clip.npz", new, "--columns", 2, code=2)
     assert "`--columns` does not apply to a `.frames` file" in error
+    inrflow(capsys, "sample", tmp_path / "image.npz", "--run", runs["images"])
+    error = inrflow(capsys, "export", tmp_path / "image.npz", new, code=2)
+    assert "no format of the domain `image` writes `.frames` files" in error
     assert list(new.parent.iterdir()) == []
 
 
