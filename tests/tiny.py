@@ -21,6 +21,10 @@ IMAGE: dict[str, dict[str, Any]] = {
     "domain": {"name": "image", "resolution": 6, "channels": 1},
     "network": {"width": 32, "depth": 2, "heads": 2, "latents": 9, "encoder": "spatial", "rope": True},
 }
+LOCAL_IMAGE: dict[str, dict[str, Any]] = {
+    **IMAGE,
+    "network": {**IMAGE["network"], "encoder": "linear", "decoder": "local", "decoder_width": 16},
+}
 POINTS: dict[str, dict[str, Any]] = {
     "domain": {"name": "points", "num_points": 24},
     "network": {

@@ -34,12 +34,15 @@ class Config:
     """Put each such cross-attention into its own layer, with self-attention, as in the paper's image-to-3D model."""
     residue_skip: bool = False
     """A query of a protein's atom also receives the latent of its residue directly (not in the paper)."""
+    decoder: Literal["attention", "local"] = "attention"
+    """How a query reads the latents: it attends to all of them, or it interpolates those of the cells around it (`local`, not
+    in the papers), which costs a small part and needs latents on a grid."""
     decoder_levels: int = 1
     """Decoder levels; each attends to the latents of another depth, the earliest first."""
     decoder_width: int | None = None
     """Width of a query token. Default: `width`."""
     decoder_heads: int | None = None
-    """Heads of the decoder. Default: `heads`."""
+    """Heads of the decoder. Default: `heads`; `local` has none."""
     mlp_ratio: float = 4.0
     """Hidden size of the MLPs over their width."""
     rope: bool = False
@@ -92,8 +95,21 @@ class Config:
             raise ValueError(
                 "`rope` rotates latents by their position, which those of `perceiver` and `hash` do not have"
             )
+        if self.decoder == "local":
+            self._check_local()
         if self.residue_skip and self.pseudo_coordinates != "residue":
             raise ValueError("`residue_skip` is for proteins: it needs `pseudo_coordinates = residue`")
+
+    def _check_local(self) -> None:
+        if self.encoder == "perceiver" or self.pseudo_coordinates != "grid":
+            raise ValueError(
+                f"`decoder` is local, and latents of `encoder` {self.encoder} with `pseudo_coordinates` {self.pseudo_coordinates} "
+                "have no grid: take `spatial` or `linear` with `grid`, or the decoder `attention`"
+            )
+        if self.decoder_levels > 1 or self.decoder_heads is not None:
+            raise ValueError(
+                "`decoder` is local, which has one level and no heads: leave `decoder_levels` and `decoder_heads` out"
+            )
 
     @property
     def least_weights(self) -> int:

@@ -66,6 +66,10 @@ class Decoder(nn.Module):
         """The block of each level, the earliest first."""
         return cast("list[Block]", list(self.blocks))
 
+    def exact_layers(self) -> list[nn.Module]:
+        """Layers that compute in fp32 under autocast as well."""
+        return [self.final]
+
     def decoder_kv(self, latents: Latents) -> DecoderKV:
         """Keys, values and modulations, once per evaluation for all its queries."""
         condition = functional.silu(latents.vector)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,8 +22,9 @@ from inrflow_core.errors import UsageError
 from inrflow_core.layers.attention import Block, KeyValue
 from inrflow_core.layers.embeddings import Fourier, TimeEmbedding, Tokens, geometric
 from inrflow_core.layers.rope import rotary
+from inrflow_core.networks._local_decoder import LocalDecoder
 from inrflow_core.networks._set_config import Config as Config  # part of this module's interface
-from inrflow_core.networks._set_decoder import Decoder, DecoderKV, Latents
+from inrflow_core.networks._set_decoder import Decoder, Latents
 from inrflow_core.networks._set_encoders import PatchEncoder, SpatialEncoder
 from inrflow_core.networks._set_residues import AtomEmbedding, ResidueEncoder
 from inrflow_core.sets import ConditionEmbedding, ConditionSpec, Grid, Groups, Points, Queries, Rays, SetSpec
@@ -81,8 +82,12 @@ def build(config: Config, shape: SetSpec, condition: ConditionSpec = NOTHING) ->
     return SetTransformer(config, shape, condition)
 
 
-def build_decoder(config: Config, shape: SetSpec, condition: ConditionSpec = NOTHING) -> Decoder:
+def build_decoder(config: Config, shape: SetSpec, condition: ConditionSpec = NOTHING) -> Decoder | LocalDecoder:
     """The decoder alone, for saved fields: its weights are those of `SetTransformer.decoder`."""
+    if config.decoder == "local":
+        local = LocalDecoder(config, shape)
+        _initialize(local)
+        return local
     width = config.query_width
     tokens = (
         _tokens(config, shape, width) if condition.features is None else AtomEmbedding(shape, width, condition.features)
@@ -214,13 +219,13 @@ class SetTransformer(nn.Module):
                 levels.append(x)
         return Latents(tuple(levels), total, embedding.features, embedding.is_group)
 
-    def decoder_kv(self, latents: Latents) -> DecoderKV:
+    def decoder_kv(self, latents: Latents) -> Any:
         """The keys, values and modulations that all queries of one evaluation share."""
         return self.decoder.decoder_kv(latents)
 
     def fp32_layers(self) -> list[nn.Module]:
         """Layers that compute in fp32 under autocast as well."""
-        return [self.decoder.final]
+        return self.decoder.exact_layers()
 
     def embed(self, queries: Queries) -> Float[Tensor, "*B M W"]:
         """The part of the queries' tokens that depends on fixed coordinates alone."""
@@ -230,7 +235,7 @@ class SetTransformer(nn.Module):
         self,
         queries: Queries,
         values: Float[Tensor, "B M C"],
-        decoder_kv: DecoderKV,
+        decoder_kv: Any,
         embedded: Float[Tensor, "*B M W"] | None = None,
     ) -> Float[Tensor, "B M C"]:
         """The velocity of each query, independent of other queries; `embedded` is a precomputed result of `embed`."""
@@ -368,6 +373,9 @@ def _initialize(network: nn.Module) -> None:
             nn.init.zeros_(module.told.out.weight)
         if isinstance(module, Decoder):
             nn.init.zeros_(module.final.weight)
+        if isinstance(module, LocalDecoder):
+            for layer in module.zeros():
+                nn.init.zeros_(layer.weight)
         if isinstance(module, TimeEmbedding):
             for layer in (module.inner, module.outer):
                 nn.init.normal_(layer.weight, std=0.02)

@@ -15,7 +15,7 @@ from inrflow_core.sets import TrainBatch
 from tests import tiny
 
 SAMPLERS = ["euler", "heun", "midpoint", "dopri5", "euler-maruyama", "ddim", "ddpm"]
-KINDS = {"image": tiny.IMAGE, "points": tiny.POINTS}
+KINDS = {"image": tiny.IMAGE, "local image": tiny.LOCAL_IMAGE, "points": tiny.POINTS}
 
 
 def how(model, sampler: str, **settings):

@@ -192,6 +192,10 @@ WRONG = {
     "frequency": ({"max_frequency": 0.5}, "`max_frequency` is 0.5: at least 1"),
     "lowest frequency": ({"min_frequency": 2.0}, "`min_frequency` is 2.0: above 0 and at most 1"),
     "rope without places": ({"encoder": "perceiver", "rope": True}, "`rope` rotates latents by their position"),
+    "local perceiver": ({"encoder": "perceiver", "decoder": "local"}, "have no grid"),
+    "local k-means": ({"pseudo_coordinates": "kmeans", "decoder": "local"}, "`pseudo_coordinates` kmeans have no grid"),
+    "local levels": ({"decoder_levels": 2, "decoder": "local"}, "one level and no heads"),
+    "local heads": ({"decoder_heads": 2, "decoder": "local"}, "one level and no heads"),
     "linear hash": ({"encoder": "linear", "pseudo_coordinates": "hash"}, "`encoder = linear` takes a grid's patches"),
 }
 

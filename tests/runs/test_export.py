@@ -31,7 +31,7 @@ def evaluated_by_onnx(graph: Graph, path: Path, batch: int, count: int) -> tuple
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [tiny.IMAGE, tiny.POINTS], ids=["image", "points"])
+@pytest.mark.parametrize("kind", [tiny.IMAGE, tiny.LOCAL_IMAGE, tiny.POINTS], ids=["image", "local image", "points"])
 def test_the_file_answers_as_torch_does_for_any_number_of_sets_and_queries(tmp_path: Path, kind: dict) -> None:
     model = tiny.model(kind)
     differences = export.export_onnx(model, tmp_path / "out.onnx", origin=ORIGIN)
