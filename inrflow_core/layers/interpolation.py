@@ -45,14 +45,14 @@ def interpolate(
 def corners(
     sides: tuple[int, ...], at: Float[Tensor, "*B M D"]
 ) -> tuple[Int64[Tensor, "*B M K"], Float[Tensor, "*B M K"]]:
-    """The 2^D tokens around each coordinate, and their weights, whose sum is 1."""
+    """The 2^D tokens around each coordinate, and their weights, whose sum is 1; the weights of coordinates that are NaN are NaN."""
     index = torch.zeros(*at.shape[:-1], 1, dtype=torch.int64, device=at.device)
     weight = torch.ones(*at.shape[:-1], 1, dtype=at.dtype, device=at.device)
     for axis, side in enumerate(sides):
         place = ((at[..., axis] + 1) * (side / 2) - 0.5).clamp(0, side - 1)
-        low = place.floor().clamp(max=max(0, side - 2))
+        low = place.floor().long().clamp(0, max(0, side - 2))  # as whole numbers, so that NaN has a token too
         part = (place - low)[..., None]
-        both = torch.stack([low.long(), (low.long() + 1).clamp(max=side - 1)], -1)
+        both = torch.stack([low, (low + 1).clamp(max=side - 1)], -1)
         index = (index[..., :, None] * side + both[..., None, :]).flatten(-2)
         weight = (weight[..., :, None] * torch.cat([1 - part, part], -1)[..., None, :]).flatten(-2)
     return index, weight
@@ -98,4 +98,4 @@ def _bags(
         per_sample_weights=weight.expand(batch, -1, -1).flatten(0, 1).contiguous(),
         mode="sum",
     )
-    return mixed.unflatten(0, (batch, -1))
+    return mixed.unflatten(0, (batch, index.shape[1]))

@@ -73,7 +73,7 @@ class Config:
                 raise ValueError(f"`{name}` is {value}: at least 1")
         if self.width % self.heads:
             raise ValueError(f"`heads` is {self.heads} and does not divide `width`, {self.width}")
-        if self.query_width % self.query_heads:
+        if self.decoder == "attention" and self.query_width % self.query_heads:
             raise ValueError(
                 f"`decoder_heads` is {self.query_heads} and does not divide the decoder's width, {self.query_width}"
             )

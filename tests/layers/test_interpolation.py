@@ -49,3 +49,21 @@ def test_a_token_that_no_coordinate_reaches_has_no_gradient() -> None:
     interpolate(tokens, (5,), torch.full((4, 1), -1.0)).sum().backward()
     assert tokens.grad is not None
     torch.testing.assert_close(tokens.grad[0, :, 0], torch.tensor([4.0, 0, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_a_coordinate_that_is_nan_makes_its_own_result_nan_and_no_other(sides: tuple[int, ...]) -> None:
+    tokens, at = torch.ones(2, int(torch.tensor(sides).prod()), 2), torch.zeros(3, len(sides))
+    at[1] = torch.nan
+    index, _ = corners(sides, at)
+    assert index.min() >= 0 and index.max() < tokens.shape[1]
+    assert interpolate(tokens, sides, at).isnan().all(-1).tolist() == [[False, True, False]] * 2
+
+
+@pytest.mark.parametrize(("sets", "queries"), [(0, 3), (2, 0)])
+def test_no_sets_and_no_queries_have_an_empty_result_and_no_gradient(sets: int, queries: int) -> None:
+    tokens = torch.randn(sets, 4, 2, requires_grad=True)
+    result = interpolate(tokens, (2, 2), torch.zeros(queries, 2))
+    assert result.shape == (sets, queries, 2)
+    result.sum().backward()
+    assert tokens.grad is not None and not tokens.grad.any()

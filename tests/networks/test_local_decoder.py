@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inrflow_core.layers.interpolation import interpolate
 from inrflow_core.networks._local_decoder import LocalDecoder
+from inrflow_core.networks._set_config import Config
 from inrflow_core.planning import flops
 from inrflow_core.sets import ConditionEmbedding, Queries
 from tests.networks.small import CASES, answer, network, pairs
@@ -115,3 +116,10 @@ def test_the_default_frequencies_stay_smooth_between_the_pixels() -> None:
     finer = network("local", max_frequency=8).decoder
     assert isinstance(finer, LocalDecoder)
     assert [len(wave.frequencies) for wave in finer.waves] == [2, 2]  # pyright: ignore[reportArgumentType]
+
+
+def test_its_width_needs_no_divisor_for_it_has_no_heads() -> None:
+    config = Config(width=24, depth=1, heads=6, latents=16, decoder="local", decoder_width=32)
+    assert config.query_width == 32
+    with pytest.raises(ValueError, match="`decoder_heads` is 6 and does not divide the decoder's width, 32"):
+        dataclasses.replace(config, decoder="attention")
