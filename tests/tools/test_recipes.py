@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_shares_of_compute_are_of_the_mean_run_of_the_paper_recipe():
 def test_a_value_that_one_seed_misses_is_not_reached():
     reached = tables.reach([curve(3, 1), curve(3, 2)], [curve(4, 1.5)])["flops"]
     assert (reached.shares, reached.mean, reached.verdict) == ([0.875, None], None, "not reached")
-    assert reached.text == "not reached (1 of 2 seeds)"
+    assert reached.text == "1 of 2 seeds"
     assert tables.reach([curve(3, 2)], [curve(4, 1.5)])["flops"].text == "not reached"
 
 
@@ -117,6 +118,53 @@ def test_runs_with_problems_are_named_and_in_no_mean(tmp_path, capsys):
     assert comparison["problems"] == ["paper, seed 1: stopped after step 1", "quick, seed 0: not finite"]
     assert answer["skipped"] == {"flowers": "no `flower*photo*` below `data`"}
     assert "another" not in shown.err
+
+
+def test_a_renamed_recipe_is_not_another_seed(tmp_path):
+    for seed in (0, 1):
+        one = result("paper", seed, 4, 2 + seed, 1)
+        for name, problem in (("paper", None), ("same", None), ("stopped", "stopped after step 1")):
+            trials.write_result(
+                tmp_path / f"solids/{name}-{seed}.run.json", {**one, "recipe": name, "problem": problem}
+            )
+            score = {"metric": "mmd:cd", "unit": "", "value": 1.0 + seed, "samples": 8}
+            trials.write_result(
+                tmp_path / f"solids/{name}-{seed}-eval-1.json", {"key": one["key"], "scores": [score], "problem": None}
+            )
+    (comparison,) = report.compare(tmp_path)
+    (row,) = comparison.rows
+    assert (row.name, len(row.runs), row.loss.count, comparison.problems) == ("paper", 2, 2, [])
+    assert [mean.count for mean in row.scores.values()] == [2]
+
+
+def test_lines_of_many_metrics_are_as_wide_as_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("fid:random", "kid:random", "mmd:cd", "one-nna:cd")
+    for recipe, seed in itertools.product(("paper", "late-times"), (0, 1)):
+        one = result(recipe, seed, 4.123, 3.123 + seed, 2.123)
+        scores = [{"metric": name, "unit": "10^-3", "value": 23.45 + seed, "samples": 1000} for name in names]
+        trials.write_result(tmp_path / f"mnist/{recipe}-{seed}.run.json", one)
+        evaluated = {"key": one["key"], "scores": scores, "problem": None}
+        trials.write_result(tmp_path / f"mnist/{recipe}-{seed}-eval-1.json", evaluated)
+    assert recipes.main(["table", "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert any(
+        "FID ↓ random 10^-3 (1,000)" in line and "late-times" in line and "23.95 ± 6.4" in line for line in lines
+    )
+
+
+def test_a_folder_without_results_is_named(tmp_path, capsys):
+    assert recipes.main(["table", "--out", str(tmp_path / "nowhere")]) != 0
+    assert "nowhere` has no results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option", ["--flops=0", "--flops=nan", "--cpu-seconds=-1", "--limit=inf", "--items=0", "--num=0", "--num=-4"]
+)
+def test_budgets_and_numbers_are_above_0(option, capsys):
+    with pytest.raises(SystemExit):
+        recipes.main(["run", option])
+    assert "above 0" in (shown := capsys.readouterr().err) or "from 1 on" in shown
 
 
 @pytest.fixture
@@ -200,6 +248,9 @@ def test_raw_data_are_found_by_name_nearest_to_the_top(tmp_path):
     (tmp_path / "a/deeper/mnist").mkdir(parents=True)
     (tmp_path / "a/mnist_idx").mkdir()
     assert kinds.find_source(KINDS["mnist"], tmp_path) == tmp_path / "a/mnist_idx"
+    (tmp_path / "out/mnist").mkdir(parents=True)
+    (tmp_path / "out/raw/mnist").mkdir(parents=True)
+    assert kinds.find_source(KINDS["mnist"], tmp_path, tmp_path / "out") == tmp_path / "a/mnist_idx"
     with pytest.raises(MissingError, match="no `kaykit\\*` below"):
         kinds.find_source(KINDS["clouds"], tmp_path)
 

@@ -10,11 +10,13 @@ has a result is not done again. Started a second time at once, it takes the runs
 from __future__ import annotations
 
 import argparse
-import os
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from inrflow_cli import console
 from inrflow_core.errors import InrflowError, MissingError
@@ -55,15 +57,15 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--recipes", type=names, default=[], metavar="NAME,...", help="default: all of each kind")
     run.add_argument("--seeds", type=numbers, default=[0, 1, 2], metavar="N,...", help="default: 0,1,2")
     budget = run.add_mutually_exclusive_group()
-    budget.add_argument("--flops", type=float, help="training FLOPs of a run; default: the kind's")
+    budget.add_argument("--flops", type=positive, help="training FLOPs of a run; default: the kind's")
     budget.add_argument(
-        "--cpu-seconds", type=float, help="CPU seconds of training instead, at a rate measured before it"
+        "--cpu-seconds", type=positive, help="CPU seconds of training instead, at a rate measured before it"
     )
     run.add_argument(
-        "--limit", type=float, default=DEFAULT_LIMIT, help="CPU seconds of training after which a run is stopped"
+        "--limit", type=positive, default=DEFAULT_LIMIT, help="CPU seconds of training after which a run is stopped"
     )
-    run.add_argument("--items", type=int, metavar="N", help="at most N items of each split, for a trial of the tool")
-    run.add_argument("--num", type=int, help="samples for the metrics at the end; default: the kind's")
+    run.add_argument("--items", type=count, metavar="N", help="at most N items of each split, for a trial of the tool")
+    run.add_argument("--num", type=count, help="samples for the metrics at the end; default: the kind's")
     run.add_argument("--recipe-file", type=Path, default=trials.RECIPES, help="recipes to compare, as TOML")
     table.add_argument("--json", action="store_true", help="also as one JSON object on stdout")
     return parser
@@ -83,6 +85,32 @@ def numbers(text: str) -> list[int]:
     if not all(name.isdecimal() for name in names(text)):
         raise argparse.ArgumentTypeError(f"`{text}`: seeds are whole numbers, as in 0,1,2")
     return [int(name) for name in names(text)]
+
+
+def positive(text: str) -> float:
+    """The finite number above 0 in a text.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a finite number above 0")
+    return number
+
+
+def count(text: str) -> int:
+    """The whole number from 1 on in a text.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a whole number from 1 on")
+    return int(text)
 
 
 def run_all(options: argparse.Namespace) -> None:
@@ -147,12 +175,20 @@ def _run(trial: Trial, options: argparse.Namespace) -> None:
 
 
 def show(options: argparse.Namespace) -> None:
-    """Print the tables."""
+    """Print the tables.
+
+    Raises:
+        MissingError: the folder has no results.
+    """
     comparisons = report.compare(options.out)
+    if not comparisons and not report.skipped(options.out):
+        raise MissingError(
+            f"`{options.out}` has no results", hint="make them with `run`, or name their folder with `--out`"
+        )
     report.show(options.out, comparisons)
     console.print_json(report.to_plain(options.out, comparisons), as_json=options.json)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)  # of evaluations and the classifier; a run sets its own
     sys.exit(main())

@@ -70,7 +70,7 @@ def prepare(kind: Kind, data: Path | None, out: Path, limit: int | None = None) 
     shards = out / "shards" / (kind.name if limit is None else f"{kind.name}-{limit}")
     shards.parent.mkdir(parents=True, exist_ok=True)
     with file_lock.lock(shards.parent / f".{shards.name}.lock"):
-        source = None if kind.source is None else unpacked(find_source(kind, data), out / "raw" / kind.name)
+        source = None if kind.source is None else unpacked(find_source(kind, data, out), out / "raw" / kind.name)
         config = typed.settings(registry.find("datasets", kind.dataset).Config, dict(kind.settings), kind.dataset)
         report = pipeline.prepare(preparation.resolve_job(kind.dataset, source, shards, config, limit))
     if report.num_written:
@@ -78,8 +78,8 @@ def prepare(kind: Kind, data: Path | None, out: Path, limit: int | None = None) 
     return shards
 
 
-def find_source(kind: Kind, data: Path | None) -> Path:
-    """The file or folder of a kind's raw data: of all that have its name below `data`, the one nearest to the top.
+def find_source(kind: Kind, data: Path | None, out: Path | None = None) -> Path:
+    """The file or folder of a kind's raw data: of all that have its name below `data` and not in `out`, the one nearest to the top.
 
     Raises:
         MissingError: there is none, or `data` is None.
@@ -89,7 +89,11 @@ def find_source(kind: Kind, data: Path | None) -> Path:
         raise MissingError(
             f"`{kind.name}` needs raw data", hint=f"name a folder that holds `{kind.source}` with `--data`"
         )
-    found = sorted(data.rglob(kind.source), key=lambda path: (len(path.parts), path.name))
+    results = None if out is None else out.resolve()
+    found = sorted(
+        (path for path in data.rglob(kind.source) if results is None or not path.resolve().is_relative_to(results)),
+        key=lambda path: (len(path.parts), path.name),
+    )
     if not found:
         raise MissingError(
             f"no `{kind.source}` below `{data}`", hint=f"put the raw data of `inrflow prepare {kind.dataset}` there"
@@ -104,7 +108,7 @@ def unpacked(source: Path, folder: Path) -> Path:
     if not archives:
         return source
     for archive in archives:
-        target = folder / archive.name.partition(".")[0]
+        target = folder / archive.name.removesuffix(".tar.gz").removesuffix(".tgz")
         if not target.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             partial = folder / f".{target.name}.partial"

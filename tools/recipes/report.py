@@ -29,7 +29,7 @@ class Score(NamedTuple):
 
     @property
     def head(self) -> str:
-        """The head of its column."""
+        """Its title, its unit and the number of samples."""
         return f"{label(self.metric)} {self.unit}".strip() + f" ({self.samples:,})"
 
 
@@ -70,6 +70,9 @@ def compare(out: Path) -> list[Comparison]:
     comparisons = []
     for kind in KINDS:
         results = [result for path in sorted((out / kind).glob("*.run.json")) if (result := read_result(path))]
+        # A renamed recipe counts once for each seed: the finished run, and that of the paper recipe, if there is one.
+        results.sort(key=lambda one: (not one["problem"], one["recipe"] == PAPER))
+        results = list({result["key"]: result for result in results}.values())
         for group in dict.fromkeys(result["paper_group"] for result in results):
             comparable = [result for result in results if result["paper_group"] == group]
             comparisons.append(_comparison(kind, group, comparable, _scores(out / kind)))
@@ -77,13 +80,13 @@ def compare(out: Path) -> list[Comparison]:
 
 
 def _scores(folder: Path) -> dict[str, list[Result]]:
-    """The evaluations of runs, by the key of the run."""
-    scores: dict[str, list[Result]] = {}
+    """The evaluations of runs, by the key of the run; settings of an evaluation count once."""
+    scores: dict[str, dict[str, Result]] = {}
     for path in sorted(folder.glob("*-eval-*.json")):
         result = read_result(path)
         if result is not None:
-            scores.setdefault(result["key"], []).append(result)
-    return scores
+            scores.setdefault(result["key"], {})[path.name.rpartition("-eval-")[2]] = result
+    return {key: list(each.values()) for key, each in scores.items()}
 
 
 def _comparison(
@@ -147,37 +150,44 @@ def label(full: str) -> str:
 
 
 def show(out: Path, comparisons: Sequence[Comparison]) -> None:
-    """Print two tables for each comparison, and what is missing."""
+    """Print three tables for each comparison, and what is missing."""
     for one in comparisons:
         budget = one.budget["flops"], one.budget["cpu_seconds"]
         of = f"{budget[0]:.3g} FLOPs" if budget[0] is not None else f"{budget[1]:,.0f} CPU seconds"
         console.info(f"\n{one.kind}, {of} a run; ± is Student's t interval over seeds, {tables.LEVEL:.0%}")
         if one.rows:
+            console.table(("recipe", "seeds", "steps", "FLOPs", "CPU s", LOSS), [_cells(row) for row in one.rows])
             scores = list(dict.fromkeys(score for row in one.rows for score in row.scores))
-            columns = ("recipe", "seeds", "steps", "FLOPs", "CPU s", LOSS, *(score.head for score in scores))
-            console.table(columns, [_cells(row, scores) for row in one.rows])
+            cells = [
+                [score.head, row.name, row.scores[score].text, row.scores[score].count]
+                for score in scores
+                for row in one.rows
+                if score in row.scores
+            ]
+            if cells:
+                console.table(("at the end", "recipe", "mean", "seeds"), cells)
             if not one.rows[0].reached:
                 console.info(f"no finished run of `{PAPER}`: nothing to compare with")
             else:
-                console.info(
-                    "share of the paper recipe's compute at which a curve reaches the paper recipe's final mean"
-                )
-                columns = ("recipe", "curve of", "FLOPs", "CPU seconds", "in FLOPs", "in CPU seconds")
+                console.info("share of the paper recipe's compute at which a curve reaches its final mean")
+                columns = ("recipe", "curve of", "FLOPs", "CPU s", "in FLOPs", "in CPU s")
                 console.table(columns, list(_reach_cells(one.rows)))
         for problem in one.problems:
             console.warn(problem)
-    for kind in KINDS:
-        skipped = read_result(out / kind / SKIPPED)
-        if skipped is not None:
-            console.warn(f"{kind} was skipped: {skipped['reason']}")
+    for kind, reason in skipped(out).items():
+        console.warn(f"{kind} was skipped: {reason}")
 
 
-def _cells(row: Row, scores: Sequence[Score]) -> list[str]:
+def skipped(out: Path) -> dict[str, str]:
+    """Why kinds of data have no runs, by kind."""
+    return {kind: result["reason"] for kind in KINDS if (result := read_result(out / kind / SKIPPED))}
+
+
+def _cells(row: Row) -> list[str]:
     seeds, steps = ",".join(str(run["seed"]) for run in row.runs), sorted({run["steps"] for run in row.runs})
     flops = tables.mean([run["flops"] for run in row.runs]).value
     seconds = tables.mean([run["cpu_seconds"] for run in row.runs])
-    cells = [row.name, seeds, " ".join(f"{number:,}" for number in steps), f"{flops:.3g}", seconds.text, row.loss.text]
-    return [*cells, *(row.scores[score].text if score in row.scores else "" for score in scores)]
+    return [row.name, seeds, " ".join(f"{number:,}" for number in steps), f"{flops:.3g}", seconds.text, row.loss.text]
 
 
 def _reach_cells(rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -192,8 +202,7 @@ def _reach_cells(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def to_plain(out: Path, comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """The comparisons as plain values, for `--json`."""
-    skipped = {kind: result["reason"] for kind in KINDS if (result := read_result(out / kind / SKIPPED))}
-    return {"comparisons": [_plain(one) for one in comparisons], "skipped": skipped}
+    return {"comparisons": [_plain(one) for one in comparisons], "skipped": skipped(out)}
 
 
 def _plain(one: Comparison) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from inrflow_cli import console
 from inrflow_core.errors import Diverged, Exit, InrflowError, UsageError
 from inrflow_core.runtime.progress import format_duration
-from inrflow_core.storage import file_lock, typed_json
+from inrflow_core.storage import atomic_write, file_lock, typed_json
 from inrflow_core.training import setup
 from inrflow_core.training.metrics_log import LogRecord
 from inrflow_core.training.setup import TrainJob
@@ -37,7 +37,8 @@ class Clock:
     def __init__(self, path: Path, step: int, limit: float = math.inf) -> None:
         lines = [line for line in typed_json.json_lines(path) if line["step"] <= step]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="ascii")
+        with atomic_write.atomic_write(path) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="ascii")
         self._path, self._limit = path, limit
         self.seconds = float(lines[-1]["cpu_seconds"]) if lines else 0.0
         self._last = time.process_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def evaluate(trial: Trial, kind: Kind, out: Path, num: int | None = None) -> dic
 
 
 def _scores(trial: Trial, kind: Kind, out: Path, folder: Path, count: int) -> list[dict[str, Any]]:
-    """The scores of `count` samples, which are in `folder`; raises Diverged where they are not finite."""
+    """The scores of `count` samples, which are in `folder`; raises Diverged where they or their scores are not finite."""
     reference = readers.open_collection(trial.shards, kind.split)
     job = evaluation.EvaluationJob(
         folder,
@@ -74,4 +75,7 @@ def _scores(trial: Trial, kind: Kind, out: Path, folder: Path, count: int) -> li
     if kind.has_digits:
         classifier = digit_classifier.load(trial.shards, out / "classifiers")
         scores += digit_classifier.scores(classifier, one.sample_set.items, evaluated.reference)
+    for score in scores:
+        if not math.isfinite(score["value"]):
+            raise Diverged(f"{score['metric']} of its samples is {score['value']}")
     return scores

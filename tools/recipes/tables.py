@@ -57,7 +57,7 @@ class Reach:
         if self.mean is not None:
             return self.mean.text
         reached = sum(share is not None for share in self.shares)
-        return f"not reached ({reached} of {len(self.shares)} seeds)" if reached else "not reached"
+        return f"{reached} of {len(self.shares)} seeds" if reached else "not reached"
 
     @property
     def verdict(self) -> str:
