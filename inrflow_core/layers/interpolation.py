@@ -2,7 +2,7 @@
 
 A result is the weighted sum of a bag of tokens, those of the corners around its coordinate, and so is the gradient of a token: the
 weighted sum of the gradients that reach it. Both are computed as bags, which never store the corners of every coordinate;
-torch's own derivative of bags takes eight times as long as this one on a CPU.
+torch's own derivative of bags takes longer than this one on a CPU.
 """
 
 from __future__ import annotations

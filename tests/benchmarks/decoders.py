@@ -1,7 +1,7 @@
 """The decoders of the set transformer beside a plain DiT, which has no function between the pixels: time of a step, and losses.
 
     python tests/benchmarks/decoders.py                                        # seconds of a training step and ratios: a minute
-    python tests/benchmarks/decoders.py --shards shards/mnist --steps 300      # held-out losses beside CPU seconds: tens of minutes
+    python tests/benchmarks/decoders.py --shards shards/mnist --steps 200      # held-out losses beside CPU seconds: tens of minutes
 
 Images of one channel with as many trunk weights in each network: width 96, 4 blocks, 4 heads, patches of 4 x 4 pixels. `attention` is
 the paper's network (spatial encoder, decoder of width 64), `linear, attention` has the encoder of patches, `local` has both short cuts,
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument(
         "--shards", type=Path, help="images of one channel with classes, as `inrflow prepare mnist` makes them"
     )
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--total", type=int, default=1000, help="steps of the schedule")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
