@@ -16,6 +16,7 @@ from torch import Tensor
 from inrflow_core.layers.attention import CrossAttention
 from inrflow_core.networks import _set_grouping, set_transformer
 from inrflow_core.networks._set_config import Config
+from inrflow_core.networks._set_decoder import Decoder
 from inrflow_core.networks._set_encoders import PatchEncoder, SpatialEncoder
 from inrflow_core.networks.set_transformer import SetTransformer
 from inrflow_core.sets import ConditionEmbedding, Grid, Queries, SetSpec
@@ -39,6 +40,7 @@ def reading_its_own_place(encoder: Literal["spatial", "linear"]) -> SetTransform
     else:
         assert isinstance(network.encoder, PatchEncoder)
         network.encoder.norm.weight[:HALF], network.encoder.norm.bias[:HALF] = 0, 0
+    assert isinstance(network.decoder, Decoder)
     block = network.decoder.levels()[0]
     assert isinstance(block.attention, CrossAttention)
     block.attention.query.weight.copy_(position)
