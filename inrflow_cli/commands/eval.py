@@ -86,6 +86,10 @@ MemorizationSet = Annotated[
         help="Training data in which to search copies of the samples. Default: the `train` split of the reference.",
     ),
 ]
+Copies = Annotated[
+    bool,
+    typer.Option("--copies/--no-copies", help="Search the training data for copies of the samples."),
+]
 ConditionImages = Annotated[
     Path | None,
     typer.Option(
@@ -139,6 +143,7 @@ def eval(
     reference_num: ReferenceNum = None,
     samples_split: SamplesSplit = None,
     memorization_set: MemorizationSet = None,
+    copies: Copies = True,
     condition_images: ConditionImages = None,
     weights: Weights = None,
     checkpoints: Checkpoints = "newest",
@@ -215,6 +220,7 @@ def eval(
         reference_num=reference_num,
         samples_split=samples_split,
         memorization_set=memorization_set,
+        searches_copies=copies,
         condition_images=condition_images,
         weights=weights or [],
         sampling=sampling,

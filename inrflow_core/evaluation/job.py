@@ -65,6 +65,8 @@ class EvaluationJob:
     samples_split: str | None = None
     memorization_set: Path | None = None
     """Default: the reference's `train` split."""
+    searches_copies: bool = True
+    """Whether to search the training items for copies of the samples, which takes minutes where there are thousands."""
     condition_images: Path | None = None
     weights: Sequence[str] = ()
     """`NETWORK=FILE`, or a folder of all weights."""
@@ -171,19 +173,24 @@ def _check_sizes(
 
 
 def _training(job: EvaluationJob, work: SamplingWork, domain: str, sizes: Sequence[Size]) -> MemorizationSet | None:
-    """The training items that samples are compared with; None where there are no samples, or none of such a domain are.
+    """The training items that samples are compared with; None where the job searches no copies, or there are no samples, or none
+    of such a domain are.
 
     Raises:
         UsageError: the job names other ones, and no samples can be compared with them.
     """
     copied = None
     if job.memorization_set is not None:
+        if not job.searches_copies:
+            raise UsageError(
+                "`--memorization-set` and `--no-copies` contradict each other", hint="leave one of them out"
+            )
         if not sizes:
             raise UsageError("`--memorization-set` does not apply: no samples are drawn", hint="leave it out")
         copied = readers.open_collection(job.memorization_set, prefer=("train",))
         for _, _, shape in sizes:
             metric_specs.check_compatible("the samples", domain, shape, copied, role="the training set")
-    searches = bool(sizes) and domain_class(domain).MEMORIZATION is not None
+    searches = job.searches_copies and bool(sizes) and domain_class(domain).MEMORIZATION is not None
     return memorization.memorization_set(work.reference, copied) if searches else None
 
 

@@ -60,6 +60,7 @@ def _scores(trial: Trial, kind: Kind, out: Path, folder: Path, count: int) -> li
         reference_num=min(
             count if reference.domain == "points" else reference.count, kind.reference or reference.count
         ),
+        searches_copies=False,
         sampling=SamplingSettings(num=count),
         workers=1,
         overwrite=True,
