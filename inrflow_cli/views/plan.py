@@ -255,7 +255,8 @@ def _cost(run: RunPlan, stage: StagePlan) -> dict[str, Any]:
     world, precision = stage.planner.world, stage.planner.precision
     if gpu is None:
         rate = _measured_rate(world.device, precision)
-        seconds = sum(plan.executed.values()) / (rate * world.size)
+        update = plan.update_flops / _measured_rate(world.device, "fp32") if plan.update_flops else 0.0
+        seconds = sum(plan.executed.values()) / (rate * world.size) + update
     else:
         rate, seconds = gpu.rate(precision), plan.seconds(gpu, precision, world.size)
     return {

@@ -5,12 +5,19 @@ Training builds optimizers and averages from them, and planning counts their mem
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from inrflow_core.errors import UsageError
 from inrflow_core.methods._contract import Stage
+
+MIN_SIDE = 32
+"""Rows and columns of a hidden matrix, at least."""
+CONDITION_LAYERS = ("modulation", "embedding")
+"""The names in blocks of layers that read one vector per set, such as the embedded time: the gradient of a batch has no higher
+rank than it has sets, and an orthogonal update raises what is noise in it."""
 
 
 def weights_by_optimizer(method: Any, stage: Stage) -> dict[str, dict[str, nn.Parameter]]:
@@ -35,6 +42,23 @@ def weights_by_optimizer(method: Any, stage: Stage) -> dict[str, dict[str, nn.Pa
     names = [name for weights in by_optimizer.values() for name in weights]
     assert len(names) == len(set(names)), f"two optimizers of the stage `{stage.name}` update the same weights"
     return by_optimizer
+
+
+def hidden_matrices(method: nn.Module, weights: Mapping[str, nn.Parameter]) -> list[str]:
+    """The names of those weights that Muon updates by orthogonal matrices: layers of repeated blocks that read tokens or cells.
+
+    They are the weights of `nn.Linear` layers inside an `nn.ModuleList`, such as a transformer's blocks, whose smaller side is at
+    least `MIN_SIDE`, without `CONDITION_LAYERS`. AdamW updates all others: biases, gains, tables, learned tokens, convolution
+    kernels, and the layers before and after the blocks. docs/training.md has losses with other rules.
+    """
+    linear = {
+        id(layer.weight)
+        for block in method.modules()
+        if isinstance(block, nn.ModuleList)
+        for name, layer in block.named_modules()
+        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] not in CONDITION_LAYERS
+    }
+    return [name for name, weight in weights.items() if id(weight) in linear and min(weight.shape) >= MIN_SIDE]
 
 
 def why_weights_stay_whole(method: Any, stage: Stage) -> str | None:

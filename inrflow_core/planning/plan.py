@@ -22,7 +22,12 @@ from inrflow_core import models
 from inrflow_core.config.preset import Preset
 from inrflow_core.config.training import Config
 from inrflow_core.methods._contract import SHARDS, Stage
-from inrflow_core.methods._trained_weights import check_zero_stage, weights_by_optimizer, why_weights_stay_whole
+from inrflow_core.methods._trained_weights import (
+    check_zero_stage,
+    hidden_matrices,
+    weights_by_optimizer,
+    why_weights_stay_whole,
+)
 from inrflow_core.networks._contract import RecomputingConfig
 from inrflow_core.planning import memory_trace, parts, zero_memory
 from inrflow_core.planning.gpu_specs import Gpu
@@ -68,6 +73,8 @@ class Plan:
     """The maximum of each row of `memory` by itself, in bytes."""
     update_bytes: float
     """Bytes that clipping, the optimizer and the EMAs read and write in a step, on one process."""
+    update_flops: float = 0.0
+    """FLOPs of the optimizer's matrix products in a step, on one process and in fp32: Muon has them."""
     problem: str | None = None
     """Why the loss cannot be traced; memory and FLOPs are then empty. None if it can."""
 
@@ -109,7 +116,8 @@ class Plan:
     def seconds(self, gpu: Gpu, precision: str, processes: int) -> float:
         """Seconds of one step on `processes` such GPUs, without the time that they wait for each other or for data."""
         products = sum(self.executed.values()) / processes / gpu.rate(precision)
-        return products + (self.update_bytes / gpu.bandwidth if gpu.bandwidth else 0.0)
+        update = self.update_flops / gpu.rate("fp32" if gpu.fp32 else precision)
+        return products + update + (self.update_bytes / gpu.bandwidth if gpu.bandwidth else 0.0)
 
 
 ACTIVATIONS = "activations_"
@@ -122,6 +130,7 @@ TABLE_ROWS = {
     "zero_gradients": "gradients that ZeRO sums up (fp32 copy)",
     "moments": "moments of ",
     "before_step": "weights and moments before the step, to skip it",
+    "newton_schulz": "Newton-Schulz iteration of Muon's matrices",
     "averages": "averages (EMA)",
     "communication": "buffers of communication",
     "batch": "batches",
@@ -130,7 +139,7 @@ TABLE_ROWS = {
     "allowance": "gaps between allocations",
 }
 """Titles of the rows of `Plan.memory`; a row of each part begins with `ACTIVATIONS`, and `moments` names the optimizers."""
-OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "radam": "RAdam"}
+OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "radam": "RAdam", "muon": "Muon"}
 """Names of the optimizers of `[training]` in their papers."""
 PERSISTENT_ROWS = ("program", "weights", "zero_weights", "gathered_weights", "moments", "averages")
 """Rows that are held between two steps."""
@@ -178,7 +187,7 @@ class Planner:
     def zero_stages(self) -> tuple[int, ...]:
         """The ZeRO stages that can train the stage."""
         whole = why_weights_stay_whole(self._model(self.is_checkpointed).method, self._stage) is not None
-        return (0, 1, 2) if whole else (0, 1, 2, 3)
+        return (0, 1, 2) if whole or self.preset.training.config.optimizer == "muon" else (0, 1, 2, 3)
 
     def sizes(self) -> tuple[dict[str, int], dict[str, float]]:
         """Parameters by part, and FLOPs of a forward pass of one set by part.
@@ -204,7 +213,8 @@ class Planner:
         by_optimizer = weights_by_optimizer(method, self._stage)
         trained = sum(p.numel() for own in by_optimizer.values() for p in own.values())
         num_micro = max(1, settings.batch // self.world.size // micro)
-        layout = zero_memory.Layout(weights, trained, settings, self.world, stage, num_micro)
+        matrices = _hidden_matrices(method, by_optimizer) if settings.optimizer == "muon" else ()
+        layout = zero_memory.Layout(weights, trained, settings, self.world, stage, num_micro, matrices)
         counts = parts.count_parameters(method)
         checkpoint = zero_memory.FLOAT * (saved + sum(counts.values()) * len(settings.ema) + 2 * trained)
         num_checkpoints = (
@@ -219,6 +229,7 @@ class Planner:
             executed={},
             most={},
             update_bytes=layout.update_bytes,
+            update_flops=layout.update_flops,
         )
         try:
             traces = self._trace(checkpointed, micro)
@@ -336,6 +347,14 @@ def row_title(row: str, optimizers: Sequence[str]) -> str:
         return TABLE_ROWS[row] + " and ".join(optimizers)
     part = row.removeprefix(ACTIVATIONS)
     return TABLE_ROWS[row] if part == row else TABLE_ROWS[ACTIVATIONS] + part
+
+
+def _hidden_matrices(
+    method: nn.Module, by_optimizer: dict[str, dict[str, nn.Parameter]]
+) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of the matrices that Muon would update."""
+    weights = [own[name] for own in by_optimizer.values() for name in hidden_matrices(method, own)]
+    return tuple((weight.shape[0], weight.shape[1]) for weight in weights)
 
 
 def _by_part(method: nn.Module, counts: dict[str, float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inrflow_core.config.training import Config
+from inrflow_core.numerics import newton_schulz
 from inrflow_core.runtime.distributed import World
 
 FLOAT = 4
@@ -22,6 +23,10 @@ COPIES_OF_RADAM = 3
 """Weights and both moments, which training copies before a step of RAdam (`training/optimizers.py`). In ZeRO stages 1 to 3
 the partition is one tensor, and restoring it takes one more; measured on a CPU."""
 
+MOVED_BY_MUON = 12 + 5 * newton_schulz.ITERATIONS
+"""Bytes that Muon reads and writes per byte of a matrix: 12 for gradient, momentum and weight, and in each iteration 5 for two
+products with the matrix and, at most, those with its Gram matrix."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -35,6 +40,8 @@ class Layout:
     world: World
     stage: int
     num_micro: int
+    matrices: tuple[tuple[int, int], ...] = ()
+    """Rows and columns of the trained hidden matrices, if Muon updates them."""
 
     @property
     def whole(self) -> int:
@@ -94,7 +101,8 @@ class Layout:
     @property
     def update(self) -> dict[str, int]:
         """Bytes held during the update of the weights, after the backward pass."""
-        return {**self._update, "before_step": self._before_step}
+        iterated = newton_schulz.COPIES * FLOAT * newton_schulz.largest_stack(self.matrices)
+        return {**self._update, "before_step": self._before_step, "newton_schulz": iterated}
 
     @property
     def _before_step(self) -> int:
@@ -119,9 +127,24 @@ class Layout:
 
     @property
     def update_bytes(self) -> float:
-        """Bytes read and written in an update: per byte of weights, 3 by clipping, 7 by AdamW and 3 by each EMA."""
+        """Bytes read and written in an update: per byte of weights, 3 by clipping, 7 by AdamW and 3 by each EMA.
+
+        Muon reads and writes `MOVED_BY_MUON` in place of AdamW's 7 for its matrices.
+        """
         moved = self.updated if self.stage == 0 else self.share
-        return 10 * moved + 3 * len(self.settings.ema) * (self.share if self.stage == 3 else self.updated)
+        matrices = FLOAT * self.iterated_share * sum(rows * columns for rows, columns in self.matrices)
+        emas = 3 * len(self.settings.ema) * (self.share if self.stage == 3 else self.updated)
+        return 10 * moved + (MOVED_BY_MUON - 7) * matrices + emas
+
+    @property
+    def update_flops(self) -> float:
+        """FLOPs of the optimizer's matrix products, fp32 in every precision: those of Muon."""
+        return self.iterated_share * sum(newton_schulz.flops(rows, columns) for rows, columns in self.matrices)
+
+    @property
+    def iterated_share(self) -> float:
+        """The part of the matrices that a process iterates: all in stage 0, those of its partition in stages 1 and 2."""
+        return 1.0 if self.stage == 0 else 1 / self.world.size
 
     def _part(self, count: int) -> int:
         """Bytes of this process's partition of `count` numbers."""

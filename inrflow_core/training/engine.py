@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from inrflow_core.config.training import Config
 from inrflow_core.methods._contract import Method, StepState
+from inrflow_core.methods._trained_weights import hidden_matrices
 from inrflow_core.runtime import process_group
 from inrflow_core.runtime.distributed import World
 from inrflow_core.runtime.process_group import init_process_group, rank_variables, temporary_environment
 from inrflow_core.sets import TrainBatch
 from inrflow_core.storage import safetensors_file
 from inrflow_core.training import optimizers
+from inrflow_core.training.muon import Fragment, Muon
 from inrflow_core.training.optimizers import MOMENTS, Clipping
 
 
@@ -86,7 +88,7 @@ class Engine:
         every = {name: p for name, p in method.named_parameters() if p.requires_grad}
         trained = TrainedWeights("main", every, every) if trained is None else trained
         self.optimizer, self._trained, self._stage_weights = trained
-        self._adam = optimizers.build(self._trained.values(), settings, world.device)
+        self._adam = self._build_optimizer(settings)
         self._clipping = None
         if _uses_own_clipping(settings):
             is_shared = self.stage in (1, 2) and world.size > 1
@@ -98,6 +100,8 @@ class Engine:
         with _replaced_linear(torch.nn.functional.linear):  # stage 3 replaces it in the whole process
             self._engine = _initialize(objective, self._adam, world, config)
             self._linear = torch.nn.functional.linear
+        if isinstance(self._adam, Muon) and self.stage > 0:
+            self._locate_matrices(self._adam)
         if self.stage == 0 and world.size == 1:
             self._engine.enable_backward_allreduce = False  # no other process, and it would copy the gradients
 
@@ -258,6 +262,26 @@ class Engine:
         length = -(-flat.numel() // self.world.size)
         mine = flat[length * self.world.rank : length * (self.world.rank + 1)]
         return torch.nn.functional.pad(mine, (0, length - mine.numel()))
+
+    def _build_optimizer(self, settings: Config) -> torch.optim.Optimizer:
+        if settings.optimizer != "muon":
+            return optimizers.build(self._trained.values(), settings, self.world.device)
+        matrices = [self._trained[name] for name in hidden_matrices(self.method, self._trained)]
+        return Muon(self._trained.values(), matrices, settings)
+
+    def _locate_matrices(self, muon: Muon) -> None:
+        """Show Muon its matrices in the flat partitions of ZeRO stages 1 and 2."""
+        (partition,) = self._engine.optimizer.single_partition_of_fp32_groups
+        fragments: list[Fragment | None] = []
+        for matrix in muon.matrices:
+            mapping: Any = getattr(matrix, "_hp_mapping")  # noqa: B009 - DeepSpeed hangs it there
+            if mapping is None:
+                fragments.append(None)
+            else:
+                own, inside = mapping.hp_fragment_address, mapping.lp_fragment_address
+                fragments.append(Fragment(partition, own.start, inside.start, inside.numel))
+        whole = [0 if f is None else int(f.count == m.numel()) for f, m in zip(fragments, muon.matrices, strict=True)]
+        muon.locate(fragments, [number == 0 for number in self.all_reduce_sum(*whole)])
 
     def _state(self, *, training_only: bool = False) -> dict[str, Tensor]:
         """The tensors of the method's weights file, or those that only training needs."""

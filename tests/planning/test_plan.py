@@ -10,7 +10,10 @@ import torch
 from inrflow_core import models
 from inrflow_core.config import preset
 from inrflow_core.errors import OutOfMemory
+from inrflow_core.methods._trained_weights import hidden_matrices
+from inrflow_core.numerics import newton_schulz
 from inrflow_core.planning import checks, flops
+from inrflow_core.planning.gpu_specs import GPUS
 from inrflow_core.planning.plan import MAX_TRACED, TABLE_ROWS, Plan, Planner, predict, row_title
 from inrflow_core.runtime import distributed, memory
 from inrflow_core.sets import TrainBatch
@@ -117,6 +120,35 @@ def test_radam_copies_weights_and_moments_before_a_step_and_other_optimizers_do_
     assert radam.most["before_step"] == copies * weights and "before_step" not in adamw.memory
     assert radam.persistent == adamw.persistent
     assert radam.total_memory >= adamw.total_memory
+
+
+@pytest.mark.parametrize(("stage", "size"), [(0, 1), (0, 4), (1, 4)])
+def test_muon_iterates_the_matrices_of_a_process_and_has_no_other_memory(stage: int, size: int):
+    world = distributed.World(0, size, 0, torch.device("cpu"), True)
+    adamw, muon = (
+        predict(
+            small.preset(training={"zero_stage": stage, "optimizer": name}, network={"width": 32}),
+            world,
+            precision="fp32",
+            micro=1,
+        )
+        for name in ("adamw", "muon")
+    )
+    model = models.build(small.preset(network={"width": 32})).method
+    names = hidden_matrices(model, dict(model.named_parameters()))
+    shapes = [tuple(p.shape) for name, p in model.named_parameters() if name in names]
+    numbers = sum(rows * columns for rows, columns in shapes)
+    share = 1 if stage == 0 else 1 / size
+    assert muon.update_flops == pytest.approx(share * sum(newton_schulz.flops(*shape) for shape in shapes))
+    assert muon.update_bytes - adamw.update_bytes == pytest.approx(4 * share * numbers * 30)
+    assert muon.most["newton_schulz"] == 5 * 4 * newton_schulz.largest_stack(shapes)
+    assert adamw.update_flops == 0 and "newton_schulz" not in adamw.most
+    assert muon.persistent == adamw.persistent
+    h200 = GPUS["h200"]
+    seconds = muon.seconds(h200, "bf16", size) - adamw.seconds(h200, "bf16", size)
+    assert seconds == pytest.approx(
+        muon.update_flops / (0.6 * 67e12) + (muon.update_bytes - adamw.update_bytes) / 4.8e12
+    )
 
 
 def test_zero_stages_divide_the_state_over_processes():

@@ -66,7 +66,8 @@ class SyncCalls(TorchDispatchMode):
 
 
 def trainer(kind: str, tmp_path: Path, **training) -> Trainer:
-    """A trainer before its first step, on images (perhaps queried between pixels), points (perhaps coupled with their noise) or chains."""
+    """A trainer before its first step, on images (perhaps queried between pixels), points (perhaps coupled with their noise) or chains;
+    of images with Muon too."""
     training = {"log_every": 1000, **training}
     if kind == "image-anywhere":
         preset = small.preset(training=training, method={"query_positions": "anywhere", "num_queries": 9})
@@ -74,7 +75,10 @@ def trainer(kind: str, tmp_path: Path, **training) -> Trainer:
         return setup.build_trainer(
             setup.check_job(TrainJob(preset, tmp_path / "run", data=data, device="cpu", threads=1), {})
         )
-    if kind == "protein":
+    if kind == "muon":
+        preset = small.preset(training={**training, "optimizer": "muon", "weight_decay": 0.1}, network={"width": 32})
+        job = TrainJob(preset, tmp_path / "run", data=small.images(tmp_path / "shards"), device="cpu", threads=1)
+    elif kind == "protein":
         job = conditioned_runs.job(
             conditioned_runs.folded(tmp_path / "shards", None), tmp_path / "run", tiny.PROTEIN, training=training
         )
@@ -105,7 +109,7 @@ def steps(it: Trainer, count: int, calls: SyncCalls | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
-@pytest.mark.parametrize("kind", ["image", "image-anywhere", "points", "coupled", "protein"])
+@pytest.mark.parametrize("kind", ["image", "image-anywhere", "points", "coupled", "protein", "muon"])
 def test_a_step_asks_the_device_for_nothing(kind, stage, tmp_path, monkeypatch):
     it = trainer(kind, tmp_path, zero_stage=stage, micro_batch=2)
     steps(it, 2)  # the first steps set things up

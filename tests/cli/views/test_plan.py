@@ -48,6 +48,18 @@ def test_a_run_is_planned_for_gpus_that_are_elsewhere_without_data(run, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
+def test_muon_is_planned_for_the_zero_stages_that_it_can_train_in_and_its_products_count(run):
+    muon = ("--set", "training.optimizer=muon", "--set", "network.width=32")
+    code, estimate, text = run("--plan-for", "h200,share=0.5", *muon)
+    assert code == 0 and set(estimate["stages"]) == {"0", "1", "2"}
+    assert "moments of Muon" in text and estimate["most"]["newton_schulz"] > 0
+    products = sum(estimate["executed"].values()) / estimate["rate"] + estimate["update_flops"] / (0.5 * 67e12)
+    assert estimate["update_flops"] > 0
+    assert estimate["seconds_per_step"] == pytest.approx(products + estimate["update_bytes"] / 4.8e12)
+    code, _, text = run("--plan-for", "h200", *muon, "--set", "training.zero_stage=3")
+    assert code == 2 and "`optimizer` is muon and `zero_stage` is 3: only stages 0, 1 and 2 can do that" in text
+
+
 def test_what_does_not_fit_leaves_with_5_and_says_what_does(run):
     fits = run("--plan-for", "memory=100,bf16=100", "--set", "training.micro_batch=2")[1]["total"]["memory"]
     code, estimate, text = run("--plan-for", f"memory={(fits + 1) / 1e9},bf16=100")
