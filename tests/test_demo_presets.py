@@ -20,7 +20,7 @@ from inrflow_core.proteins import residues
 from inrflow_core.sampling import options, sample
 from tests import tiny
 
-FINER = {"digits-demo": (24, 24), "solids-demo": 700, "objects-demo": 600, "proteins-demo": None}
+FINER = {"digits-demo": (24, 24), "glyphs-demo": (72, 72), "solids-demo": 700, "objects-demo": 600, "proteins-demo": None}
 SLOW = {"objects-demo", "proteins-demo"}
 CHAINS = ("MKTWAYIARNDCQEGHILKMFPSTWYV", "GSGLIVKE", "ARNDCQEGHILKMFPSTWYVAAGG")
 
@@ -54,7 +54,8 @@ def test_a_whole_sample_is_the_same_in_any_batch_and_chunk_and_at_any_resolution
     together = sample.sample_fields(model, [3, 4, 5], None, how, whole).query(queries)[1]
     finer = model.domain.queries(FINER[model.preset.name], condition=own)
     alone = sample.sample_fields(model, [4], None, how, own).query(finer, chunk=100)[0]
-    coarse = alone.view(24, 24, 1)[1::3, 1::3].flatten(0, 1) if model.domain.NAME == "image" else alone
+    size = FINER[model.preset.name]
+    coarse = alone.view(*size, 1)[1::3, 1::3].flatten(0, 1) if isinstance(size, tuple) else alone
     coarse = coarse[: len(together)]
     together = together[: len(coarse)]
     torch.testing.assert_close(coarse, together, rtol=0, atol=1e-4)
