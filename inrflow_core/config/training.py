@@ -22,7 +22,7 @@ RESUMABLE_SETTINGS = frozenset(
 )
 """Settings that a resumed run may change: they divide, save or report the work and change no weight."""
 OPTIMIZER_SETTINGS = frozenset(
-    {"optimizer", "learning_rate", "warmup", "schedule", "final_rate", "betas", "epsilon", "weight_decay", "clip"}
+    {"optimizer", "learning_rate", "matrix_rate", "warmup", "schedule", "final_rate", "betas", "epsilon", "weight_decay", "clip"}
 )
 """Settings that `[training.STAGE.OPTIMIZER]` may override."""
 STAGE_SETTINGS = OPTIMIZER_SETTINGS | {
@@ -57,6 +57,8 @@ class Config:
     takes about 2.5 times AdamW's rate, and ZeRO stages 0 to 2."""
     learning_rate: float = 1e-4
     """Learning rate after the warm-up."""
+    matrix_rate: float = 1.0
+    """Rate of the hidden matrices of `muon`, as a multiple of `learning_rate`; other optimizers have one rate."""
     warmup: int = 0
     """Steps over which the rate rises linearly."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -127,7 +129,7 @@ class Config:
             _at_least(name, getattr(self, name), 0)
         if self.seed > LAST_SEED:
             raise ValueError(f"`seed` is {self.seed}: the largest is 2^63 - 1")
-        for name in ("learning_rate", "epsilon", "clip"):
+        for name in ("learning_rate", "matrix_rate", "epsilon", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` is {value}: it must be above 0")
@@ -142,6 +144,10 @@ class Config:
         if self.offload_weights is not None and self.zero_stage != 3:
             raise ValueError(
                 f"`offload_weights` is cpu and `zero_stage` is {self.zero_stage}: only stage 3 can do that"
+            )
+        if self.optimizer != "muon" and self.matrix_rate != 1:
+            raise ValueError(
+                f"`matrix_rate` is {self.matrix_rate} and `optimizer` is {self.optimizer}: only muon has a rate for matrices"
             )
         if self.optimizer == "muon" and self.zero_stage == 3:
             raise ValueError("`optimizer` is muon and `zero_stage` is 3: only stages 0, 1 and 2 can do that")

@@ -70,6 +70,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, weights: Iterable[Tensor], matrices: Sequence[Tensor], settings: Config) -> None:
         options = {
             "lr": settings.learning_rate,
+            "matrix_rate": settings.matrix_rate,
             "betas": (settings.betas[0], settings.betas[1]),
             "eps": settings.epsilon,
             "weight_decay": settings.weight_decay,
@@ -137,7 +138,7 @@ class Muon(torch.optim.Optimizer):
             if not stack.fragments:
                 return
         directions = self._directions(stack, found.bool())
-        rate, decay = group["lr"], group["weight_decay"]
+        rate, decay = group["lr"] * group["matrix_rate"], group["weight_decay"]
         weights = [f.of(f.owner) for f in stack.fragments if f is not None]
         if not weights:
             return

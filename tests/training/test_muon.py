@@ -21,7 +21,7 @@ from tests.training.launched import JobTable, do, launch
 from tests.training.test_engine import RATE, assert_skips, built, sets, trajectory
 
 WIDE = {"width": 32}
-MUON = {"optimizer": "muon", "weight_decay": 0.1, "betas": [0.9, 0.99]}
+MUON = {"optimizer": "muon", "matrix_rate": 3.0, "weight_decay": 0.1, "betas": [0.9, 0.99]}
 STAGES = [0, 1, 2]
 
 
@@ -49,8 +49,8 @@ def plain() -> list[tuple[float, float]]:
                 values /= values.norm()
                 for _ in range(5):
                     values = a * values + b * values**3 + c * values**5
-                weight *= 1 - RATE * 0.1
-                weight -= RATE * 0.2 * math.sqrt(max(weight.shape)) * (u * values) @ vh
+                weight *= 1 - 3 * RATE * 0.1
+                weight -= 3 * RATE * 0.2 * math.sqrt(max(weight.shape)) * (u * values) @ vh
         result.append((float(loss.detach()), float(norm)))
     return result
 
