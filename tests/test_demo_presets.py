@@ -20,7 +20,13 @@ from inrflow_core.proteins import residues
 from inrflow_core.sampling import options, sample
 from tests import tiny
 
-FINER = {"digits-demo": (24, 24), "glyphs-demo": (72, 72), "solids-demo": 700, "objects-demo": 600, "proteins-demo": None}
+FINER = {
+    "digits-demo": (24, 24),
+    "glyphs-demo": (72, 72),
+    "solids-demo": 700,
+    "objects-demo": 600,
+    "proteins-demo": None,
+}
 SLOW = {"objects-demo", "proteins-demo"}
 CHAINS = ("MKTWAYIARNDCQEGHILKMFPSTWYV", "GSGLIVKE", "ARNDCQEGHILKMFPSTWYVAAGG")
 

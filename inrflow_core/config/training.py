@@ -22,7 +22,18 @@ RESUMABLE_SETTINGS = frozenset(
 )
 """Settings that a resumed run may change: they divide, save or report the work and change no weight."""
 OPTIMIZER_SETTINGS = frozenset(
-    {"optimizer", "learning_rate", "matrix_rate", "warmup", "schedule", "final_rate", "betas", "epsilon", "weight_decay", "clip"}
+    {
+        "optimizer",
+        "learning_rate",
+        "matrix_rate",
+        "warmup",
+        "schedule",
+        "final_rate",
+        "betas",
+        "epsilon",
+        "weight_decay",
+        "clip",
+    }
 )
 """Settings that `[training.STAGE.OPTIMIZER]` may override."""
 STAGE_SETTINGS = OPTIMIZER_SETTINGS | {
@@ -54,11 +65,12 @@ class Config:
     """Sets in one forward pass of a process; None is the whole share of the process in the batch."""
     optimizer: Literal["adamw", "adam", "radam", "muon"] = "adamw"
     """The papers of INRFlow use AdamW. `muon` updates hidden matrices by orthogonal ones and all other weights by AdamW; it
-    takes about 2.5 times AdamW's rate, and ZeRO stages 0 to 2."""
+    takes ZeRO stages 0 to 2."""
     learning_rate: float = 1e-4
     """Learning rate after the warm-up."""
     matrix_rate: float = 1.0
-    """Rate of the hidden matrices of `muon`, as a multiple of `learning_rate`; other optimizers have one rate."""
+    """Rate of the hidden matrices of `muon`, and so of their weight decay, as a multiple of `learning_rate`; other optimizers have
+    one rate."""
     warmup: int = 0
     """Steps over which the rate rises linearly."""
     schedule: Literal["constant", "cosine"] = "constant"

@@ -50,7 +50,10 @@ def test_an_impossible_value_is_named_with_what_is_allowed(setting, value, says)
     [
         ({"offload_optimizer": "cpu", "zero_stage": 0}, "`zero_stage` is 0: only stages 1, 2 and 3"),
         ({"offload_weights": "cpu", "zero_stage": 2}, "`zero_stage` is 2: only stage 3"),
-        ({"optimizer": "adam", "matrix_rate": 2.0}, "`matrix_rate` is 2.0 and `optimizer` is adam: only muon has a rate"),
+        (
+            {"optimizer": "adam", "matrix_rate": 2.0},
+            "`matrix_rate` is 2.0 and `optimizer` is adam: only muon has a rate",
+        ),
         ({"optimizer": "muon", "zero_stage": 3}, "`optimizer` is muon and `zero_stage` is 3: only stages 0, 1 and 2"),
         ({"optimizer": "muon", "offload_optimizer": "cpu"}, "`offload_optimizer` is cpu: only adamw, adam and radam"),
     ],
