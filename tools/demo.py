@@ -40,7 +40,7 @@ LETTERS = glyphs.Config(
     items=480, characters=string.ascii_uppercase, families=("dejavu-sans", "dejavu-serif", "dejavu-mono")
 )
 """The characters and fonts of `glyphs-demo`."""
-NUM_GLYPHS, NUM_ENLARGED, NUM_SOLIDS, REAL_PER_CLASS = 104, 10, 80, 40
+NUM_GLYPHS, NUM_ENLARGED, NUM_SOLIDS, REAL_PER_CLASS = 104, 6, 80, 40
 REPORT_SECONDS = 20.0
 
 
@@ -142,7 +142,7 @@ def show_glyphs() -> float:
     """Images of letters; the share of samples that a classifier of real letters names rightly."""
     drawing = ("--run", f"runs/{GLYPHS}", "--label", "all", "--overwrite")
     run("sample", *drawing, "--num", str(NUM_GLYPHS), OUT / "glyphs.npz")
-    few = ("--run", f"runs/{GLYPHS}", "--label", "A,D,G,J,M,P,S,V,Y", "--num", "9", "--overwrite")
+    few = ("--run", f"runs/{GLYPHS}", "--label", "A,G,M,R,S,Y", "--num", "6", "--overwrite")
     run("sample", *few, OUT / "glyphs-24.npz")
     run("upsample", *few, "--resolution", "256", OUT / "glyphs-256.npz")
     samples, at_24, at_256 = (images(OUT / name) for name in ("glyphs.npz", "glyphs-24.npz", "glyphs-256.npz"))
@@ -167,7 +167,10 @@ def enlarge_held_out() -> dict[int, tuple[float, float]]:
     items = glyphs.scan(Path(), LETTERS).splits["val"]
     items = [items[index] for index in np.linspace(0, len(items) - 1, NUM_ENLARGED).astype(int)]
     small = np.stack([glyphs.read(item, LETTERS).values for item in items])
-    fields = [invert.invert(model, InputExample(i), label=item.label) for i, item in zip(small, items, strict=True)]
+    fields = [
+        invert.invert(model, InputExample(image), label=item.label, steps=20)
+        for image, item in zip(small, items, strict=True)
+    ]
     scores, rows = {}, {"24 x 24": small}
     for side in (96, 192):
         truth = np.stack([glyphs.render(item.location, side) for item in items])[..., None] * 255
