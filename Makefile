@@ -5,7 +5,7 @@ PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 .PHONY: help setup demo demo-inrct test test-all lint format benchmark soak clean
 
 help:
-	@echo 'make demo       train a small image and a small point model, sample and upsample both into demo/'
+	@echo 'make demo       train a model of letters and one of solids, sample and upsample both into demo/'
 	@echo 'make demo-inrct train a consistency model of digits, sample it in one and two steps, encode digits, into demo/'
 	@echo 'make test       all tests but the slow ones'
 	@echo 'make test-all   all tests'

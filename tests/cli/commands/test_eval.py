@@ -97,15 +97,6 @@ def test_a_run_of_clouds_is_sampled_and_evaluated_by_the_metrics_that_need_no_we
     assert (tmp_path / "a" / "metrics.json").read_bytes() == (tmp_path / "b" / "metrics.json").read_bytes()
 
 
-def test_without_the_search_for_copies_the_scores_are_the_same(folders, tmp_path):
-    words = ["--run", folders / "clouds", "--reference", folders / "solids", "--num", "24", "--metrics", "mmd"]
-    assert evaluate(*words, "--out", "a") == evaluate(*words, "--out", "b", "--no-copies") == 0
-    assert (tmp_path / "a" / "metrics.json").read_bytes() == (tmp_path / "b" / "metrics.json").read_bytes()
-    title = "then the training items nearest to it"
-    assert title in (tmp_path / "a" / "report.html").read_text()
-    assert title not in (tmp_path / "b" / "report.html").read_text()
-
-
 def test_the_table_of_the_reference_computation_is_met(real_data, tmp_path):
     sets = np.load(real_data("metrics/pointcloud_cd_emd") / "sets.npz")
     expected = json.loads((real_data("metrics/pointcloud_cd_emd") / "reference.json").read_text())

@@ -38,6 +38,16 @@ def evaluate(*words) -> int:
     return run(["eval", *map(str, words)])
 
 
+def test_without_the_search_for_copies_the_scores_are_the_same(shards, tmp_path):
+    tiny.run_folder(tmp_path / "run", tiny.POINTS, data={"path": str(shards)})
+    words = ["--run", tmp_path / "run", "--reference", shards, "--num", "24", "--metrics", "mmd"]
+    assert evaluate(*words, "--out", "a") == evaluate(*words, "--out", "b", "--no-copies") == 0
+    assert (tmp_path / "a" / "metrics.json").read_bytes() == (tmp_path / "b" / "metrics.json").read_bytes()
+    title = "then the training items nearest to it"
+    assert title in (tmp_path / "a" / "report.html").read_text()
+    assert title not in (tmp_path / "b" / "report.html").read_text()
+
+
 def test_other_shards_at_the_path_of_the_training_data_are_refused(shards, tmp_path, capsys):
     data = {"path": str(tmp_path / "solids")}
     tiny.run_folder(tmp_path / "run", tiny.POINTS, data=data)
