@@ -265,9 +265,6 @@ def test_an_option_that_cannot_act_is_refused(folders, tmp_path, capsys):
     assert "and the training set `large.npz` holds images of 16 x 16 pixels" in says(
         "--reference", "a.npz", "--memorization-set", "large.npz"
     )
-    assert says("--reference", "a.npz", "--memorization-set", "clouds.npy", "--no-copies").startswith(
-        "2: `--memorization-set` and `--no-copies` contradict each other"
-    )
     assert refused(capsys, "--run", folders / "images", "--reference", "a.npz", "--samples-split", "train").startswith(
         "2: `--samples-split` needs `--samples`"
     )

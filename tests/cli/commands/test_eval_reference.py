@@ -38,7 +38,7 @@ def evaluate(*words) -> int:
     return run(["eval", *map(str, words)])
 
 
-def test_without_the_search_for_copies_the_scores_are_the_same(shards, tmp_path):
+def test_without_the_search_for_copies_the_scores_are_the_same(shards, tmp_path, capsys):
     tiny.run_folder(tmp_path / "run", tiny.POINTS, data={"path": str(shards)})
     words = ["--run", tmp_path / "run", "--reference", shards, "--num", "24", "--metrics", "mmd"]
     assert evaluate(*words, "--out", "a") == evaluate(*words, "--out", "b", "--no-copies") == 0
@@ -46,6 +46,9 @@ def test_without_the_search_for_copies_the_scores_are_the_same(shards, tmp_path)
     title = "then the training items nearest to it"
     assert title in (tmp_path / "a" / "report.html").read_text()
     assert title not in (tmp_path / "b" / "report.html").read_text()
+    capsys.readouterr()
+    assert evaluate(*words, "--out", "c", "--no-copies", "--memorization-set", shards) == 2
+    assert "`--memorization-set` and `--no-copies` contradict each other" in capsys.readouterr().err
 
 
 def test_other_shards_at_the_path_of_the_training_data_are_refused(shards, tmp_path, capsys):
