@@ -5,6 +5,7 @@ The weights are random and large instead of trained, so that the samples are far
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from inrflow_core.numerics import noise_field
 from inrflow_core.proteins import residues
 from inrflow_core.sampling import options, sample
 from tests import tiny
+from tools import demo
 
 FINER = {
     "digits-demo": (24, 24),
@@ -83,6 +85,11 @@ def test_one_velocity_is_the_same_in_any_batch_and_chunk_to_1e_5_of_its_rms(mode
         velocity = network(context, y[only, :size], t[only], own, context[10:31], y[only, 10:31])
         error = (velocity - whole[only, 10:31]).square().mean().sqrt()
         assert error < 1e-5 * whole.square().mean().sqrt()
+
+
+def test_the_demo_prepares_the_letters_that_its_preset_names():
+    command = preset.load("glyphs-demo").data.config.prepare
+    assert command is not None and shlex.split(command) == ["inrflow", *demo.prepare_letters()]
 
 
 @pytest.mark.parametrize("name", FINER)

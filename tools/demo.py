@@ -175,7 +175,12 @@ def enlarge_held_out() -> dict[int, tuple[float, float]]:
     for side in (96, 192):
         truth = np.stack([glyphs.render(item.location, side) for item in items])[..., None] * 255
         finer = np.stack([sample.evaluate(model, field, (side, side))[0] for field in fields])
-        rows = {"24 x 24": small, "function": finer, "bicubic": bicubic(small, side), "outline": truth.astype(np.uint8)}
+        rows = {
+            "24 x 24": small,
+            "function": finer,
+            "bicubic": bicubic(small, side),
+            "outline": truth.round().astype(np.uint8),
+        }
         scores[side] = psnr(finer, truth), psnr(rows["bicubic"], truth)
     image_grid.labeled_rows(rows, tile=128).save(OUT / "glyphs-outlines.png")
     return scores
@@ -273,7 +278,7 @@ def tell(glyphs_share: float, enlarged: dict[int, tuple[float, float]], solids_s
         f"  {solids_share:.1%} of {NUM_SOLIDS} sampled solids are nearest (Chamfer) to a real one of the requested class"
     )
     looks = {
-        "glyphs.png": "real letters above sampled ones, a column for each class",
+        "glyphs.png": "real letters above sampled ones, a column for every second class",
         "glyphs-finer.png": "the same samples evaluated at 24 and 256 pixels, and bicubic enlargement of the 24",
         "glyphs-outlines.png": "held-out letters, their functions at 192 pixels, bicubic enlargement, and their exact outlines",
         "solids.png": "real solids above sampled ones, at 256 and 4096 points",

@@ -159,7 +159,8 @@ class Config:
             )
         if self.optimizer != "muon" and self.matrix_rate != 1:
             raise ValueError(
-                f"`matrix_rate` is {self.matrix_rate} and `optimizer` is {self.optimizer}: only muon has a rate for matrices"
+                f"`matrix_rate` is {self.matrix_rate} and `optimizer` is {self.optimizer}: only muon has a rate for matrices; "
+                "set it to 1, in a stage or for an optimizer that takes another one"
             )
         if self.optimizer == "muon" and self.zero_stage == 3:
             raise ValueError("`optimizer` is muon and `zero_stage` is 3: only stages 0, 1 and 2 can do that")

@@ -181,7 +181,7 @@ def _training(job: EvaluationJob, work: SamplingWork, domain: str, sizes: Sequen
     """
     copied = None
     if job.memorization_set is not None:
-        if not job.searches_copies:
+        if not job.searches_copies and domain_class(domain).MEMORIZATION is not None:
             raise UsageError(
                 "`--memorization-set` and `--no-copies` contradict each other", hint="leave one of them out"
             )

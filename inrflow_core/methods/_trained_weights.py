@@ -47,8 +47,8 @@ def weights_by_optimizer(method: Any, stage: Stage) -> dict[str, dict[str, nn.Pa
 def hidden_matrices(method: nn.Module, weights: Mapping[str, nn.Parameter]) -> list[str]:
     """The names of those weights that Muon updates by orthogonal matrices: layers of repeated blocks that read tokens or cells.
 
-    They are the weights of `nn.Linear` layers inside an `nn.ModuleList`, such as a transformer's blocks, whose smaller side is at
-    least `MIN_SIDE`, without `CONDITION_LAYERS`. AdamW updates all others: biases, gains, tables, learned tokens, convolution
+    They are the weights of `nn.Linear` layers inside the modules of an `nn.ModuleList`, such as a transformer's blocks, whose smaller
+    side is at least `MIN_SIDE`, without `CONDITION_LAYERS`; layers that are such a list themselves are no blocks. AdamW updates all others: biases, gains, tables, learned tokens, convolution
     kernels, and the layers before and after the blocks. docs/training.md has losses with other rules.
     """
     linear = {
@@ -56,7 +56,7 @@ def hidden_matrices(method: nn.Module, weights: Mapping[str, nn.Parameter]) -> l
         for block in method.modules()
         if isinstance(block, nn.ModuleList)
         for name, layer in block.named_modules()
-        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] not in CONDITION_LAYERS
+        if isinstance(layer, nn.Linear) and "." in name and name.rpartition(".")[2] not in CONDITION_LAYERS
     }
     return [name for name, weight in weights.items() if id(weight) in linear and min(weight.shape) >= MIN_SIDE]
 

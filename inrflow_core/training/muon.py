@@ -1,4 +1,4 @@
-"""Muon: an orthogonal update for hidden matrices, AdamW for all other weights, with one rate for both.
+"""Muon: an orthogonal update for hidden matrices, AdamW for all other weights, with a multiple of its rate for the matrices.
 
 Sources: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", for the momentum and the iteration;
 Liu et al. 2025, arXiv:2502.16982, for the scale 0.2 sqrt(max(rows, columns)), with which an update is as large as AdamW's.

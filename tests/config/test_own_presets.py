@@ -12,7 +12,7 @@ from inrflow_core.runtime.distributed import World
 
 SUFFIX = "-own"
 OWN = [name for name in preset.names() if name.endswith(SUFFIX)]
-SIZES = ("name", "width", "depth", "heads")
+SIZES = ("name", "width", "depth", "heads", "latents")
 SMALL = [name for name in OWN if load(name).network.config.width <= 384]
 
 

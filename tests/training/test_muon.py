@@ -98,6 +98,8 @@ def test_matrices_are_the_linear_layers_of_blocks_and_not_the_layers_around_them
     assert "network.trunk.0.own.modulation.weight" in dict(method.named_parameters())
     narrow = models.build(small.preset(network={"width": 16})).method
     assert hidden_matrices(narrow, dict(narrow.named_parameters())) == []
+    layers = torch.nn.ModuleList([torch.nn.Linear(64, 64), torch.nn.Sequential(torch.nn.Linear(64, 64))])
+    assert hidden_matrices(layers, dict(layers.named_parameters())) == ["1.0.weight"]
 
 
 def test_a_weight_in_pieces_moves_as_a_whole_one(monkeypatch):
