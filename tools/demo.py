@@ -35,7 +35,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 OUT = Path("demo")
 INRFLOW = str(Path(sys.executable).with_name("inrflow"))
-GLYPHS, SOLIDS = "glyphs-demo", "solids-demo"
+GLYPHS, SOLIDS = "glyphs-demo", "solids-coupled-demo"
 LETTERS = glyphs.Config(
     items=480, characters=string.ascii_uppercase, families=("dejavu-sans", "dejavu-serif", "dejavu-mono")
 )
