@@ -72,5 +72,6 @@ def test_the_heads_of_every_preset_have_a_multiple_of_eight_numbers(path):
     for part in preset.load(path.stem).networks.values():
         config = part.config
         sizes = [config.width // config.heads] if hasattr(config, "heads") else []
-        sizes += [config.query_width // config.query_heads] if hasattr(config, "query_heads") else []
+        has_decoder_heads = hasattr(config, "query_heads") and config.decoder == "attention"
+        sizes += [config.query_width // config.query_heads] if has_decoder_heads else []
         assert all(size % 8 == 0 and size <= 256 for size in sizes)
