@@ -22,6 +22,7 @@ Ema = Annotated[
 ]
 DEPTH_SLACK = 1e-6
 """Share of the extent by which scenes may be outside the depths of a read-out, by rounding."""
+GuideRun = Annotated[Path | None, typer.Option("--guide-run", help="A weaker run to guide with (autoguidance).")]
 Checkpoint = Annotated[str | None, typer.Option(metavar="STEP|best", help="Checkpoint to use. Default: the latest.")]
 
 
@@ -88,6 +89,21 @@ def _latest(fitting: tuple[str, ...], writable: tuple[str, ...], condition: str 
         return latest_run(fitting or writable, condition).folder
     except MissingError:
         return latest_run(writable, condition).folder
+
+
+def guide_weights(guide: Path | None) -> Path | None:
+    """The weights file of the run to guide with; None without one. Warns where its average still holds initial weights."""
+    from inrflow_core import models
+    from inrflow_core.runs import run
+    from inrflow_core.sampling.sample import NAME_RAW_WEIGHTS, note_on_average
+
+    if guide is None:
+        return None
+    weights = run.resolve_weights(guide)
+    note = note_on_average(*models.read_metadata(weights), NAME_RAW_WEIGHTS)
+    if note is not None:
+        console.warn(f"the guide: {note}")
+    return weights
 
 
 def warn_of_depths(model: Model, size: Size) -> None:

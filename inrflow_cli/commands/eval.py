@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrflow_cli import console, options
-from inrflow_cli.model_options import Ema
+from inrflow_cli.model_options import Ema, GuideRun, guide_weights
 from inrflow_cli.options import (
     DryRun,
     Json,
@@ -121,6 +121,15 @@ InterpolationBaselines = Annotated[
         help="Also evaluate bilinear and bicubic upsampling of the samples at the training resolution.",
     ),
 ]
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep",
+        metavar="NAME=VALUE,...",
+        help="Sample each run with every value: of `guidance`, `guidance-interval` (as [0.1,0.9]), `guide-run`, `sampler`, `steps`, "
+        "`sampler.KEY` or `method.KEY`; may be repeated, for all combinations.",
+    ),
+]
 DistanceWorkers = Annotated[
     int | None,
     typer.Option(
@@ -152,9 +161,11 @@ def eval(
     label: options.Label = None,
     guidance: options.Guidance = None,
     guidance_interval: options.GuidanceInterval = None,
+    guide_run: GuideRun = None,
     sampler: options.Sampler = None,
     steps: options.Steps = None,
     override: options.SamplingSet = None,
+    sweep: Sweeps = None,
     resolution: options.Resolution = None,
     points: options.Points = None,
     view: View = None,
@@ -179,6 +190,7 @@ def eval(
     """
     from inrflow_cli.views import scores
     from inrflow_core.evaluation import job as evaluation
+    from inrflow_core.evaluation import sweep as sweeps
     from inrflow_core.evaluation.sampling_plan import SamplingSettings
 
     if threads is not None:
@@ -198,7 +210,7 @@ def eval(
         of_runs |= {"interpolation-baselines": baselines or None, "num": num, "label": label, "guidance": guidance}
         of_runs |= {"guidance-interval": guidance_interval, "sampler": sampler, "steps": steps, "set": override}
         of_runs |= {"resolution": resolution, "view": view, "samples-per-item": samples_per_item, "noise": noise}
-        of_runs |= {"ema": ema, "batch": batch}
+        of_runs |= {"ema": ema, "batch": batch, "guide-run": guide_run, "sweep": sweep}
         hint = "leave it out, or add `--run DIR`"
         reject_options({f"--{name}": value for name, value in of_runs.items()}, "needs a run to sample", hint)
     if not samples:
@@ -206,8 +218,8 @@ def eval(
     interval = parse_interval(guidance_interval)
     of_sampler, of_method = parse_settings(override, guidance=guidance, guidance_interval=interval, noise=noise)
     sampling = SamplingSettings(
-        parse_checkpoints(checkpoints), num, seed, label, sampler, steps, of_sampler, of_method, resolution, points,
-        parse_view(view), samples_per_item, ema, batch, device, precision, compile,
+        parse_checkpoints(checkpoints), num, seed, label, sampler, steps, of_sampler, of_method, guide_weights(guide_run), resolution,
+        points, parse_view(view), samples_per_item, ema, batch, device, precision, compile,
     )  # fmt: skip
     job = evaluation.EvaluationJob(
         out=out,
@@ -224,6 +236,7 @@ def eval(
         condition_images=condition_images,
         weights=weights or [],
         sampling=sampling,
+        sweeps=[sweeps.parse(text) for text in sweep or []],
         has_baselines=baselines,
         workers=workers,
         overwrite=overwrite,
@@ -246,6 +259,8 @@ def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool) -> None:
     if results is None:
         return
     scores.show_scores(results)
+    if ready.job.sweeps:
+        scores.show_best(results)
     console.print_json({"out": str(ready.job.out), **results.to_json()}, as_json=as_json)
     for name, error in results.failed.items():
         console.warn(f"`{name}` could not be computed: {error.message}")

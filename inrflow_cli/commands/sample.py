@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrflow_cli import condition_options, console
-from inrflow_cli.model_options import Checkpoint, Ema, open_model, warn_of_depths
+from inrflow_cli.model_options import Checkpoint, Ema, GuideRun, guide_weights, open_model, warn_of_depths
 from inrflow_cli.options import (
     Azimuth,
     Batch,
@@ -64,7 +64,6 @@ Out = Annotated[
         show_default=False,
     ),
 ]
-GuideRun = Annotated[Path | None, typer.Option("--guide-run", help="A weaker run to guide with (autoguidance).")]
 FieldFp16 = Annotated[bool, typer.Option("--field-fp16", help="Save the fields in fp16: half the size.")]
 ShardWorkers = Annotated[
     int, typer.Option(min=1, help="Processes that fill a folder of shards together; they take GPUs in turn.")
@@ -158,7 +157,7 @@ def sample(
     _check_protein(model, target, save_field)
     request = SampleRequest(selected, resolve_labels(model, selected, label), size, parse_window(window), chunk, batch)
     output_path = out if fasta is None else target
-    job = SampleJob(source, output_path, request, {}, settings, _guide_weights(guide_run), device, threads, compile)
+    job = SampleJob(source, output_path, request, {}, settings, guide_weights(guide_run), device, threads, compile)
     written = sample_to_files(
         job,
         model=model,
@@ -201,20 +200,6 @@ def _check_cameras(sizes: SizeOptions, target: Path) -> None:
         f"`{target.suffix}` file does not hold",
         hint="add `--image FILE`, or leave it out",
     )
-
-
-def _guide_weights(guide: Path | None) -> Path | None:
-    from inrflow_core import models
-    from inrflow_core.runs import run
-    from inrflow_core.sampling.sample import NAME_RAW_WEIGHTS, note_on_average
-
-    if guide is None:
-        return None
-    weights = run.resolve_weights(guide)
-    note = note_on_average(*models.read_metadata(weights), NAME_RAW_WEIGHTS)
-    if note is not None:
-        console.warn(f"the guide: {note}")
-    return weights
 
 
 def _check_field(save_field: Path | None, *, is_fp16: bool) -> None:

@@ -38,6 +38,23 @@ def show_scores(results: Results) -> None:
         console.info(f"note: {note}")
 
 
+def show_best(results: Results) -> None:
+    """Print for each metric the samples that are best by it, and how many of the others have an interval that includes its value."""
+    for metric in dict.fromkeys(score.metric for one in results.scored for score in one.scores):
+        found = [
+            (one.sample_set.name, score) for one in results.scored for score in one.scores if score.metric == metric
+        ]
+        sign = 1 if found[0][1].higher_is_better else -1
+        name, best = max(found, key=lambda pair: sign * pair[1].value)
+        near = [
+            other
+            for other, score in found
+            if other != name and score.interval is not None and score.interval[0] <= best.value <= score.interval[1]
+        ]
+        as_good = f"; its value is in the intervals of {len(near)} of {len(found) - 1} others" if best.interval else ""
+        console.info(f"best {best.title} {best.protocol}: `{name}`, {' '.join(_value(best)[:2])}{as_good}")
+
+
 def show_metrics(*, as_json: bool) -> None:
     """Print every metric, its protocols, its direction, and by which protocol it is computed by default."""
     from inrflow_core import registry

@@ -25,12 +25,14 @@ from inrflow_core.evaluation import (
     sample_scenes,
     sampling_plan,
     shape_sets,
+    sweep,
 )
 from inrflow_core.evaluation.evaluator import Evaluator
 from inrflow_core.evaluation.memorization import MemorizationSet
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Results
 from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingSettings, SamplingWork
+from inrflow_core.evaluation.sweep import Sweep
 from inrflow_core.feature_networks import _contract
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.metrics._protein_inputs import Structures
@@ -71,6 +73,8 @@ class EvaluationJob:
     weights: Sequence[str] = ()
     """`NETWORK=FILE`, or a folder of all weights."""
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    sweeps: Sequence[Sweep] = ()
+    """Each run is sampled with every combination of their values."""
     has_baselines: bool = False
     """Also evaluate bilinear and bicubic interpolation of the samples at the training resolution."""
     workers: int | None = None
@@ -129,6 +133,8 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     reconstructions.check(metrics, targets, held_out, samples, job.sampling)
     shape_sets.check(metrics, targets, samples, reference)
     sampling_plan.check_conditions(metrics, targets, job.sampling)
+    if job.sweeps:
+        sweep.check_metrics(metrics)
     scorer = evaluator.Evaluator(reference, _settings(job))
     scorer.check(metrics)
     missing = scorer.missing(metrics)
@@ -138,6 +144,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
         job.out / "samples", job.sampling, reference, num, job.overwrite, job.reporter, metrics, held_out
     )
     sizes = _check_sizes(job, existing, targets, work, domain)
+    sweep.check(targets, work)
     training = _training(job, work, domain, sizes)
     return CheckedEvaluationJob(job, targets, existing, reference, metrics, scorer, work, missing, training)
 
@@ -154,7 +161,8 @@ def _check_sizes(
     domain: str,
 ) -> list[Size]:
     """The number and shape of all samples; raises UsageError unless they can be compared as the metrics need it."""
-    sampling_plan.check_options(work, has_baselines=job.has_baselines)
+    for each in (work, *(work.of(target) for target in targets)):
+        sampling_plan.check_options(each, has_baselines=job.has_baselines)
     sizes = [(f"the samples of {one.items.display_name}", one.items.count, one.items.shape) for one in existing]
     for target in targets:
         if work.draws_samples or target.domain.HAS_CAMERAS:
@@ -237,7 +245,7 @@ def sample_sets(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
     if distributed.find(os.environ, "cpu").rank == 0:
         yield from ready.existing
     for target in ready.targets:
-        yield from sample_runs.iter_sample_sets(target, ready.work, has_baselines=ready.job.has_baselines)
+        yield from sample_runs.iter_sample_sets(target, ready.work.of(target), has_baselines=ready.job.has_baselines)
     if any(target.domain.HAS_CAMERAS for target in ready.targets) and drawn_shards.is_main():
         yield from sample_scenes.iter_baselines(ready.work, ready.job.memorization_set)
 
@@ -247,7 +255,7 @@ def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
     sizes = [(sample_set.items.count, sample_set.items.shape) for sample_set in ready.existing]
     rows = []
     for target in ready.targets:
-        rows += sample_runs.estimate_costs(target, ready.work)
+        rows += sample_runs.estimate_costs(target, ready.work.of(target))
         if ready.work.draws_samples or target.domain.HAS_CAMERAS:
             shape = sampling_plan.sample_shape(target, ready.job.sampling, has_baselines=ready.job.has_baselines)
             sizes.append((sampling_plan.num_samples(target, ready.work), shape))
@@ -285,6 +293,13 @@ def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
         for source, name in zip(job.runs, runs, strict=True)
         for model in sampling_plan.resolve_models(source, name, job.sampling)
     ]
+    if job.sweeps:
+        combinations = sweep.points(job.sweeps, job.sampling)
+        targets = [
+            replace(target, name=f"{target.name}, {name}", run=f"{target.run}, {name}", sampling=sampling)
+            for target in targets
+            for name, sampling in combinations
+        ]
     names = sampling_plan.unique_names([*taken, *(target.name for target in targets)])[len(taken) :]
     return [replace(target, name=name) for target, name in zip(targets, names, strict=True)]
 
@@ -358,7 +373,7 @@ def _default(
         of_kind = [name for name in reference_inputs.metrics_of(kind) if name in metric_specs.metrics_of_domain(domain)]
         specs = metric_specs.parse_metrics(of_kind, domain)
         names += [spec.full for spec in specs if has_classes or not spec.inputs.needs_class]
-    if not job.samples:
+    if not job.samples and not job.sweeps:
         names += reconstructions.default_metrics(targets, held_out, job.sampling) + shape_sets.default_metrics(domain)
     if (job.sampling.samples_per_item or 1) > 1:
         names += domain_class(domain).METRICS_OF_SEVERAL

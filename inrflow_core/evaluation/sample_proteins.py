@@ -38,7 +38,7 @@ def sample_proteins(
     assert plan is not None
     reference_inputs.check(plan, model)
     request = sample_request(model, work, plan)
-    origin = provenance.provenance(model, target.weights, request, options)
+    origin = provenance.provenance(model, target.weights, request, options, work.sampling.guide)
     model, options = optimize.optimize_for_inference(model, options, compile=work.sampling.compile)
     names = plan.reference.item_names()
     folder = work.folder / target.name

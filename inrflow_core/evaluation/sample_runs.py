@@ -130,7 +130,7 @@ def _sample(target: EvaluatedModel, work: SamplingWork, model: Model, size: Size
     plan = plan_samples(target, work)
     sized_request = replace(sample_request(model, work, plan), size=size)
     options = work.sampling.options(model, sized_request.labels)
-    origin = provenance.provenance(model, target.weights, sized_request, options)
+    origin = provenance.provenance(model, target.weights, sized_request, options, work.sampling.guide)
     if plan is not None:
         reference_inputs.check(plan, model)
         origin |= plan.to_json()

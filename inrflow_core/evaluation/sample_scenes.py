@@ -54,7 +54,8 @@ def iter_scene_sets(target: EvaluatedModel, work: SamplingWork, model: Model) ->
         name = target.name if is_drawn else f"{target.name}, {encoded}"
         request = novel_views.request_of(plan, work.sampling.batch)
         options = work.sampling.options(model) if is_drawn else invert.inversion_options(model)
-        origin = provenance.provenance(model, target.weights, request, options) | plan.to_json()
+        guide = work.sampling.guide if is_drawn else None
+        origin = provenance.provenance(model, target.weights, request, options, guide) | plan.to_json()
         origin |= support_cameras.provenance(model) if is_drawn else {"encoded": encoded}
         path = work.folder / (f"{target.name}.h5" if is_drawn else f"{target.name}-encoded.h5")
         drawn_shards.complete_shard(

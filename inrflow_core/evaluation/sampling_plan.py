@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +46,8 @@ class SamplingSettings:
     sampler_settings: Mapping[str, Any] = field(default_factory=dict)
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the method's `SamplingConfig`, such as `guidance`."""
+    guide: Path | None = None
+    """The weights file of a weaker model to guide with (autoguidance)."""
     resolution: str | None = None
     points: int | None = None
     view: int | str | None = None
@@ -73,6 +75,7 @@ class SamplingSettings:
             steps=self.steps,
             sampler_settings=self.sampler_settings,
             method_settings=self.method_settings,
+            guide=None if self.guide is None else models.load(self.guide, distributed.process_device(self.device)),
             precision=self.precision,
         )
 
@@ -91,6 +94,8 @@ class EvaluatedModel:
     run: str
     """The run's name, which no other run of the evaluation has."""
     weights: Path
+    sampling: SamplingSettings | None = None
+    """How it is sampled in one combination of a sweep; None is as the job says."""
 
     @cached_property
     def preset(self) -> Preset:
@@ -124,6 +129,10 @@ class SamplingWork:
     """The metrics to compute: scenes are drawn or encoded only where one needs it."""
     originals: SampleCollection | None = None
     """Held-out items that runs encode, for metrics of reconstructions."""
+
+    def of(self, target: EvaluatedModel) -> SamplingWork:
+        """The work of one target, with its settings in a sweep."""
+        return self if target.sampling is None else replace(self, sampling=target.sampling)
 
     @property
     def draws_samples(self) -> bool:
@@ -229,6 +238,7 @@ def check_options(work: SamplingWork, *, has_baselines: bool) -> None:
         "--steps": settings.steps,
         **{f"--set sampler.{name}": value for name, value in settings.sampler_settings.items()},
         **{f"--set method.{name}": value for name, value in settings.method_settings.items()},
+        "--guide-run": settings.guide,
         "--precision": None if settings.precision == "fp32" else settings.precision,
     }
     sizes = {

@@ -120,7 +120,7 @@ def mesh_set(target: EvaluatedModel, work: SamplingWork, model: Model) -> Evalua
     plan = plan_samples(target, work)
     request = sample_request(model, work, plan)
     options = work.sampling.options(model, request.labels)
-    origin = provenance.provenance(model, target.weights, request, options)
+    origin = provenance.provenance(model, target.weights, request, options, work.sampling.guide)
     if plan is not None:
         reference_inputs.check(plan, model)
         origin |= plan.to_json()
