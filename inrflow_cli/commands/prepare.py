@@ -216,10 +216,13 @@ def _job(
 
     if name is None:
         raise UsageError("no data set is named", hint="`inrflow prepare --list` lists all data sets")
-    name = name.replace("_", "-")
+    typed_name, name = name, name.replace("_", "-")
     table = registry.canonical("datasets", name)
     if table not in registry.names("datasets"):
-        raise UsageError(f"no data set is called `{name}`", hint=did_you_mean(name, registry.names("datasets")))
+        raise UsageError(
+            f"no data set is called `{name}`",
+            hint=_hint_for_folder(typed_name) or did_you_mean(name, registry.names("datasets")),
+        )
     if repair and out is not None and (out / manifest.NAME).is_file():
         before = typed.present_names(dict(manifest.load(out).settings), table)
         limit = before.pop("limit", None) if limit is None else limit
@@ -229,6 +232,17 @@ def _job(
         raise UsageError(f"`{name}` has no settings", hint="leave " + ", ".join(settings) + " out")
     config = typed.settings(kind, typed.present_names(settings, table), name)
     return job.resolve_job(name, source, out, config, limit)
+
+
+def _hint_for_folder(name: str) -> str | None:
+    """The command that reads a folder which is named in place of a data set; None where it is not a folder with files to read."""
+    from inrflow_core.datasets._contract import folder_readers
+    from inrflow_core.storage.source_files import list_files
+
+    readers = folder_readers(list_files(Path(name))) if Path(name).is_dir() else []
+    if not readers:
+        return None
+    return f"`{name}` is a folder: " + " or ".join(f"`inrflow prepare {reader} --source {name}`" for reader in readers)
 
 
 def _warn_of_placeholder(job: PrepareJob) -> None:

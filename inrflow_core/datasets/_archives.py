@@ -149,7 +149,12 @@ def root_of(entries: Sequence[Entry], child: str) -> str | None:
 
 def common_root(entries: Sequence[Entry]) -> str:
     """The common parent folder of files, as a prefix of their names."""
-    folders = [entry.name.rpartition("/")[0].split("/") for entry in entries]
+    return common_folder([entry.name for entry in entries])
+
+
+def common_folder(names: Sequence[str]) -> str:
+    """The common parent folder of names of files, as a prefix of them."""
+    folders = [name.rpartition("/")[0].split("/") for name in names]
     parts = os.path.commonprefix(folders) if folders else []
     return "".join(f"{part}/" for part in parts if part)
 

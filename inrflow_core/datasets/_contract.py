@@ -19,7 +19,16 @@ import numpy as np
 from inrflow_core.errors import MissingError
 from inrflow_core.shards.manifest import LeftOut
 from inrflow_core.storage.source_files import Fingerprint, list_files
+from inrflow_core.visualization.image_io import SUFFIXES as IMAGE_SUFFIXES
 
+FOLDER_READERS = {
+    "image-folder": IMAGE_SUFFIXES,
+    "clouds": (".npy", ".npz", ".xyz", ".pcd", ".ply"),
+    "mesh-folder": (".obj", ".glb", ".off", ".stl", ".ply"),
+    "video": (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg"),
+    "swissprot": (".pdb", ".ent", ".cif", ".bcif", ".pdb.gz", ".cif.gz"),
+}
+"""The data sets that read any folder, and the endings of the files that each reads."""
 LEFT_OUT_NAMES = 20
 """Names that are listed of the items that one setting leaves out."""
 
@@ -128,8 +137,36 @@ def source_not_found(
     files = list_files(source) if files is None and source.is_dir() else list(files or [])
     return MissingError(
         f"`{source}` holds no `{name}` data: looked for {looked_for}; found {_summary(files)}",
-        hint=f"name another path with `--source DIR`; docs/data-sets.md shows what `inrflow prepare {name}` reads",
+        hint=f"name another path with `--source DIR`; docs/data-sets.md shows what `inrflow prepare {name}` reads"
+        + readers_hint(name, files),
     )
+
+
+def readers_hint(name: str, files: Sequence[tuple[str, int]]) -> str:
+    """The end of a hint: other data sets that read the files of a folder, or nothing where there are none."""
+    readers = [reader for reader in folder_readers(files) if reader != name]
+    if not readers:
+        return ""
+    commands = " and ".join(f"`inrflow prepare {reader}`" for reader in readers)
+    return f"; {commands} read{'s' if len(readers) == 1 else ''} any folder of such files as these"
+
+
+def folder_readers(files: Sequence[tuple[str, int]]) -> list[str]:
+    """The data sets that read any folder of files with the most common ending among `files` that one of them reads."""
+    endings = Counter(
+        ending
+        for name, _ in files
+        if (ending := next((ending for ending in _ENDINGS if name.lower().endswith(ending)), None))
+    )
+    if not endings:
+        return []
+    [(most, _)] = endings.most_common(1)
+    return [reader for reader, read in FOLDER_READERS.items() if most in read]
+
+
+_ENDINGS = sorted(
+    {ending for read in FOLDER_READERS.values() for ending in read}, key=lambda ending: (-len(ending), ending)
+)
 
 
 def _summary(files: Sequence[tuple[str, int]]) -> str:

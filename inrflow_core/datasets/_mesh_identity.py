@@ -6,34 +6,24 @@ A mesh that is named by an identifier of Objaverse (32 hexadecimal digits) is th
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from inrflow_core.datasets import _point_clouds
+from inrflow_core.datasets import _splits
 from inrflow_core.datasets._contract import Item
 from inrflow_core.mesh_files import reading
 from inrflow_core.visualization.image_io import is_image_name
 
 UID = re.compile(r"[0-9a-f]{32}")
 """Objaverse's identifiers."""
-END = 64 << 10
-"""Bytes that are read at the beginning and at the end of a file; with its size they are its content."""
 BESIDE = (".mtl", ".npy", ".json")
 """Files beside meshes that are read: materials, and cameras of rendered views."""
 
 
 def split(root: Path, items: Sequence[Item], val: float, test: float = 0.0) -> dict[str, list[Item]]:
     """The splits `train`, `val` and `test`, which get about these shares of all; without those that are empty."""
-    splits: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
-    for item in items:
-        name = identity(root / item.name)
-        side = "val" if _point_clouds.is_held_out(name, val) else "train"
-        if side == "train" and _point_clouds.is_held_out(name, val + test):
-            side = "test"
-        splits[side].append(item)
-    return {name: of for name, of in splits.items() if of}
+    return _splits.by_share(items, lambda item: identity(root / item.name), val, test)
 
 
 def identity(path: Path) -> str:
@@ -45,13 +35,13 @@ def identity(path: Path) -> str:
         return path.stem
     try:
         with path.open("rb") as file:
-            head = file.read(END)
+            head = file.read(_splits.END)
             size = file.seek(0, 2)
-            file.seek(max(len(head), size - END))
-            tail = file.read(END)
+            file.seek(max(len(head), size - _splits.END))
+            tail = file.read(_splits.END)
     except OSError:
         return path.name
-    return hashlib.sha256(b"%d " % size + head + tail).hexdigest()
+    return _splits.content_digest(size, head, tail)
 
 
 def own_name(item: Item) -> str:

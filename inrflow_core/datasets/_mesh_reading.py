@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from inrflow_core.datasets._contract import notes_on_unread
+from inrflow_core.datasets._contract import notes_on_unread, readers_hint
 from inrflow_core.errors import MissingError
 from inrflow_core.mesh_files.reading import SUFFIXES
 from inrflow_core.storage.source_files import list_files
@@ -29,7 +29,7 @@ def files(source: Path, files: Sequence[tuple[str, int]], where: str = "") -> li
         suffixes = ", ".join(SUFFIXES[:-1]) + f" or {SUFFIXES[-1]} files"
         raise MissingError(
             f"looked below `{source}` for {suffixes}{where} and found none among {len(files):,} files",
-            hint="unpack archives first, or name another folder with `--source`",
+            hint="unpack archives first, or name another folder with `--source`" + readers_hint("mesh-folder", files),
         )
     return meshes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inrflow_core.datasets import _mesh_identity, _mesh_reading, _point_clouds
+from inrflow_core.datasets import _mesh_identity, _mesh_reading, _point_clouds, _splits
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.errors import UnreadableItemError
 from inrflow_core.geometry import mesh
@@ -39,8 +39,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.points < 1:
             raise ValueError(f"`points` is {self.points}: at least 1")
-        if not 0 <= self.val < 1:
-            raise ValueError(f"`val` is {self.val}: from 0 to below 1")
+        _splits.check_share(self.val)
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
@@ -72,7 +71,12 @@ def read(item: Item, config: Config) -> Example:
         UnreadableItemError: the file cannot be read, has no faces, no area, no colors although `colors` is set, or
             numbers that are not finite.
     """
-    body = reading.load(Path(item.location), item.name, with_colors=config.colors)
+    try:
+        body = reading.load(Path(item.location), item.name, with_colors=config.colors)
+    except UnreadableItemError as error:
+        if error.reason != reading.NO_FACES or not item.name.lower().endswith(".ply"):
+            raise
+        raise UnreadableItemError(f"{error.reason} (`inrflow prepare clouds` reads points)") from error
     points = mesh.sample_surface(
         body.mesh, config.points, seed=_point_clouds.seed(f"mesh {_mesh_identity.own_name(item)}")
     )

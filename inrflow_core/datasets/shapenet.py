@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,10 +18,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from inrflow_core.datasets import _point_clouds
-from inrflow_core.datasets._contract import DatasetIndex, Example, Item
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, readers_hint
 from inrflow_core.datasets._shapenet_synsets import is_synset, synset_of, title_of
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
-from inrflow_core.mesh_files import pieces
 from inrflow_core.shards import hdf5
 from inrflow_core.storage.array_file import array_names, read_array
 from inrflow_core.storage.source_files import fingerprint, list_files
@@ -43,9 +41,6 @@ MAX_BLOCK = 1 << 30
 """Bytes of the clouds that are read at once."""
 MAX_CLOUDS = 1_000_000
 """Clouds of an array in an HDF5 file; ShapeNet has 51,000 in all."""
-
-Frame = tuple[tuple[float, float, float], float]
-"""The offset and scale of all clouds."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ class CloudLocation(NamedTuple):
     file: str
     array: str = ""
     row: int = 0
-    frame: Frame | None = None
+    frame: _point_clouds.Frame | None = None
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
@@ -86,7 +81,8 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         raise MissingError(
             f"looked below `{source}` for `ShapeNetCore.v2.PC15k/<synset>/train/*.npy` or a `shapenet.hdf5` and found "
             f"neither among {len(files):,} files",
-            hint=f"download it from {PAGE}, unpack it, and name its folder with `--source`",
+            hint=f"download it from {PAGE}, unpack it, and name its folder with `--source`"
+            + readers_hint("shapenet", files),
         )
     selected = _select_categories(source, config, sorted({synset for synset, _, _, _ in clouds}))
     labels = {synset: label for label, synset in enumerate(selected)}
@@ -101,12 +97,11 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     splits = {split: items for split, items in splits.items() if items}
     normalization: dict[str, Any] = _point_clouds.BOX
     if config.normalization == "global":
-        frame = _frame(splits.get("train", []))
+        frame = _point_clouds.frame(splits.get("train", []), lambda item: _points(item.location))
         splits = {
             s: [i._replace(location=i.location._replace(frame=frame)) for i in items] for s, items in splits.items()
         }
-        offset, scale = frame
-        normalization = {"kind": "global", "offset": offset, "scale": scale, "undo": "points * scale + offset"}
+        normalization = _point_clouds.global_normalization(frame)
     return DatasetIndex(
         splits,
         shape=_shape([item for items in splits.values() for item in items]),
@@ -126,9 +121,7 @@ def read(item: Item, config: Config) -> Example:
     points = _points(item.location)
     if item.location.frame is None:
         return _point_clouds.boxed(item, points)
-    pieces.check_finite(points)
-    offset, scale = item.location.frame
-    return Example(((points - np.array(offset)) / scale).astype(np.float32), item.label, item.name)
+    return _point_clouds.framed(item, points, item.location.frame)
 
 
 def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, CloudLocation]]:
@@ -241,31 +234,3 @@ def _rows(file: str, array: str, first: int) -> np.ndarray:
             return data[first : first + BLOCK]
     except IntegrityError as error:
         raise UnreadableItemError("its part of the HDF5 file is damaged") from error
-
-
-def _frame(items: Sequence[Item]) -> Frame:
-    """The mean of all points, and the standard deviation of all their numbers, as in PointFlow's `datasets.py`.
-
-    Raises:
-        MissingError: the train split is empty.
-    """
-    with ThreadPoolExecutor(4) as pool:
-        parts = [part for part in pool.map(_moments, items) if part is not None]
-    count = sum(part[0] for part in parts)
-    if not count:
-        raise MissingError("there is no readable cloud in the split `train`", hint="use `--set normalization=shape`")
-    mean = sum(part[1] for part in parts) / count
-    square = sum(part[2] for part in parts) / (3 * count)
-    deviation = np.sqrt(square - np.mean(mean) ** 2)
-    x, y, z, scale = (float(f"{number:.9g}") for number in [*np.asarray(mean), deviation])
-    return (x, y, z), scale
-
-
-def _moments(item: Item) -> tuple[int, np.ndarray, float] | None:
-    """Number of points, sum and sum of squares of a cloud; None where it is unreadable."""
-    try:
-        points = _points(item.location).astype(np.float64)
-        pieces.check_finite(points)
-    except UnreadableItemError:
-        return None
-    return len(points), points.sum(0), float(np.square(points).sum())

@@ -194,7 +194,7 @@ def numbers_of(text: bytes) -> Float64[np.ndarray, " N"]:
         warnings.simplefilter("error", DeprecationWarning)
         try:
             return np.fromstring(text.decode("ascii"), dtype=np.float64, sep=" ")
-        except (DeprecationWarning, UnicodeDecodeError) as error:
+        except (DeprecationWarning, ValueError) as error:
             raise ValueError("its text has something other than numbers") from error
 
 

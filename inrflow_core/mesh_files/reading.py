@@ -28,6 +28,7 @@ READERS = {".off": off.read, ".obj": obj.read, ".ply": ply.read, ".stl": stl.rea
 SUFFIXES = tuple(READERS)
 LARGEST = 1 << 30
 """Bytes of a mesh file; a mesh in memory takes some times as much."""
+NO_FACES = "it is a mesh without faces"
 UNREADABLE = (
     ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, OSError,
     RuntimeError, SyntaxError, TypeError, ValueError, struct.error, Image.DecompressionBombError,
@@ -78,7 +79,7 @@ def load(root: Path, name: str, *, with_colors: bool) -> Body:
     """
     found = [piece for piece in _pieces(root, root / name, with_colors) if len(piece.faces)]
     if not found:
-        raise UnreadableItemError("it is a mesh without faces")
+        raise UnreadableItemError(NO_FACES)
     for piece in found:
         pieces.check_corners(piece.faces, len(piece.vertices))
         is_used = np.zeros(len(piece.vertices), dtype=bool)

@@ -60,6 +60,21 @@ def read_array(path: Path, name: str = "", *, hint: str | None = None) -> np.nda
         return content[name]
 
 
+def array_shapes(path: Path, *, hint: str | None = None) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of an .npz file by its name, or with an empty name that of an .npy file; reads headers alone.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it is damaged, or would have to be unpickled.
+    """
+    with _open(path, hint) as content:
+        if isinstance(content, np.ndarray):
+            return {"": content.shape}
+        members = set(content.zip.namelist())
+        names = {name: f"{name}.npy" if f"{name}.npy" in members else name for name in content}
+        return {name: _member_header(content.zip, member)[0] for name, member in names.items()}
+
+
 HINT = "copy it again, or make it again"
 
 
@@ -105,10 +120,16 @@ def _check_size(archive: zipfile.ZipFile, member: str, file_size: int) -> None:
     packed = min(info.compress_size, file_size)
     if info.file_size > max(SMALL, MOST_TIMES_SMALLER * packed):
         raise ValueError(f"its array `{member}` would unpack from {packed:,} bytes to {info.file_size:,}")
+    shape, dtype = _member_header(archive, member)
+    if math.prod(shape) * dtype.itemsize > info.file_size:
+        raise ValueError(f"its array `{member}` has fewer bytes than its header promises")
+
+
+def _member_header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and type of an array in an archive."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in HEADERS:
             raise ValueError(f"its array `{member}` is of version {version}")
         shape, _, dtype = HEADERS[version](file)
-    if math.prod(shape) * dtype.itemsize > info.file_size:
-        raise ValueError(f"its array `{member}` has fewer bytes than its header promises")
+    return shape, dtype

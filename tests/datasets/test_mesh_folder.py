@@ -173,8 +173,12 @@ def prepared(data: Path, folder: Path, workers: int) -> Report:
 
 def test_odd_real_files_are_read_or_named(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     report = prepared(real_data("meshes/trimesh_models_mit/trimesh_models.tar.gz"), tmp_path, 1)
+    reason = "it is a mesh without faces"
+    points = f"{reason} (`inrflow prepare clouds` reads points)"
     assert {bad.name: bad.reason for bad in report.skipped} == {
-        f"models/{name}": "it is a mesh without faces" for name in ("empty.obj", "points_ascii.ply", "points_bin.ply")
+        "models/empty.obj": reason,
+        "models/points_ascii.ply": points,
+        "models/points_bin.ply": points,
     }
     assert sum(report.splits.values()) == 20
     assert np.abs(shard_dataset.ShardDataset(tmp_path / "out1").read("train", [0]).values).max() == pytest.approx(1)

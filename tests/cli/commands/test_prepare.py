@@ -71,6 +71,20 @@ def test_settings_come_by_set_and_by_their_own_options(capsys: pytest.CaptureFix
     assert opened.manifest.settings == {"resolution": 4, "classes": True, "channels": 1, "upright": True}
 
 
+def test_a_folder_in_place_of_a_name_leads_to_the_command_that_reads_it(capsys: pytest.CaptureFixture[str]):
+    image_files("photos")
+    Path("scans").mkdir()
+    np.save("scans/a.npy", np.eye(3))
+    for folder, expected in (("photos", "image-folder"), ("scans", "clouds"), ("scans/", "clouds")):
+        code, _, err = run(folder, capsys)
+        assert code == 2 and f"`inrflow prepare {expected} --source {folder}`" in err
+    Path("nothing").mkdir()
+    assert "allowed:" in run("nothing", capsys)[2]
+    code, _, err = run("clouds --source scans --out shards/scans --set val=0", capsys)
+    assert code == 0 and "wrote `shards/scans`: 1 train" in err
+    assert "note: each set has 3 points, as the smallest file has; `--set points=N` takes another number" in err
+
+
 def test_shapenet_takes_the_categories_named(capsys: pytest.CaptureFixture[str]):
     rng = np.random.default_rng(0)
     for synset in ("02691156", "02958343", "03001627"):

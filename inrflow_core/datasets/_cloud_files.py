@@ -1,0 +1,160 @@
+"""Files of point clouds: the positions in .ply, .npy, .npz, .xyz and .pcd, with a reason for whatever is not a cloud.
+
+Colors, normals and other columns are not read. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from inrflow_core.datasets._archives import Blob
+from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
+from inrflow_core.geometry import pcd_reader, ply_reader
+from inrflow_core.storage import array_file
+
+SUFFIXES = (".ply", ".npy", ".npz", ".xyz", ".pcd")
+ARRAYS = (".npy", ".npz")
+UNREAD = re.compile(r"\.(las|laz|e57|pts|ptx|asc|txt|csv|copc|rcp|fls|(ply|xyz|pcd|npy)\.gz)$", re.IGNORECASE)
+"""Endings of files that may be clouds in formats that are not read: counted and named rather than left out."""
+NAME = "points"
+"""The array of an .npz file that is read where there are several."""
+MOST_COLUMNS = 9
+"""Columns of an array of points: positions, and colors and normals, which are left out."""
+LARGEST_TEXT = 1 << 28
+"""Bytes of the largest text."""
+MOST_CLOUDS = 1_000_000
+"""Clouds of one array."""
+COMMENTS = (b"#", b"//")
+T = TypeVar("T")
+
+
+class Location(NamedTuple):
+    """A file below a folder; of an array of several clouds the row."""
+
+    folder: str
+    name: str
+    row: int | None = None
+
+
+def read(location: Location) -> Float[np.ndarray, "N 3"]:
+    """The positions of a cloud, float32 or float64.
+
+    Raises:
+        UnreadableItemError: the file cannot be read, or is not a cloud: with what it holds and what is expected.
+    """
+    suffix = Path(location.name).suffix.lower()
+    path = Path(location.folder, location.name)
+    try:
+        points = _array(path, location.row) if suffix in ARRAYS else TEXTS[suffix](Blob(str(path)).read())
+    except (ValueError, KeyError, IndexError, OverflowError) as error:
+        raise UnreadableItemError(f"it cannot be read as a {suffix} file: {error}") from error
+    if not len(points):
+        raise UnreadableItemError("it has no points")
+    is_single = points.dtype.kind == "f" and points.dtype.itemsize == 4
+    return np.ascontiguousarray(points, dtype=np.float32 if is_single else np.float64)
+
+
+def rows(folder: Path, name: str) -> list[Location]:
+    """The clouds of a file: one, or those of an array (clouds, points, columns); reads headers alone.
+
+    A file that cannot be read is one cloud, which `read` refuses with the reason.
+    """
+    single = [Location(str(folder), name)]
+    if not name.lower().endswith(ARRAYS):
+        return single
+    try:
+        shape, _ = _header(folder / name)
+    except UnreadableItemError:
+        return single
+    if len(shape) != 3 or not 0 < shape[0] <= MOST_CLOUDS:
+        return single
+    return [Location(str(folder), name, row) for row in range(shape[0])]
+
+
+def _array(path: Path, row: int | None) -> Num[np.ndarray, "N C"]:
+    shape, name = _header(path)
+    stated = shape if row is None else shape[1:]
+    if len(stated) != 2 or not 3 <= stated[1] <= MOST_COLUMNS:
+        raise UnreadableItemError(
+            f"it is an array of shape {shape}, not points (N, 3) or clouds of them (B, N, 3); up to {MOST_COLUMNS} columns are "
+            "allowed, of which the first three are read"
+        )
+    values = _loaded(str(path), name)
+    if values.dtype.kind not in "fiu":
+        raise UnreadableItemError(f"its numbers are {values.dtype}, not floating-point numbers or integers")
+    return np.asarray(values[..., :3] if row is None else values[row, :, :3])
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(path: str, name: str) -> np.ndarray:
+    """The array of a file; a worker reads the clouds of one file one after the other."""
+    return _plainly(lambda: array_file.read_array(Path(path), name))
+
+
+@functools.lru_cache(maxsize=64)
+def _header(path: Path) -> tuple[tuple[int, ...], str]:
+    """The shape of the array of clouds in a file, and its name in an .npz file.
+
+    Raises:
+        UnreadableItemError: it cannot be read, or has several arrays of which none is called `points`.
+    """
+    shapes = _plainly(lambda: array_file.array_shapes(path))
+    if len(shapes) > 1 and NAME not in shapes:
+        names = ", ".join(f"`{name}`" for name in list(shapes)[:5])
+        raise UnreadableItemError(f"it has the arrays {names}, and none of them is called `{NAME}`")
+    if not shapes:
+        raise UnreadableItemError("it has no arrays")
+    name = NAME if len(shapes) > 1 else next(iter(shapes))
+    return shapes[name], name
+
+
+def _plainly(read: Callable[[], T]) -> T:
+    """What `read` returns; its errors as reasons without paths."""
+    try:
+        return read()
+    except (IntegrityError, MissingError) as error:
+        reason = re.sub(r"^`[^`]*` (cannot be (read|opened): )?", "", error.message)
+        raise UnreadableItemError(reason if "Python objects" in reason else f"it is damaged: {reason}") from error
+    except OSError as error:
+        raise UnreadableItemError("it cannot be read") from error
+
+
+def _ply(content: bytes) -> Num[np.ndarray, "N 3"]:
+    vertices = ply_reader.parse(content, last="vertex").elements["vertex"]
+    columns = [column for name in "xyz" if isinstance(column := vertices.get(name), np.ndarray)]
+    if len(columns) < 3:
+        raise UnreadableItemError(f"its vertices have {', '.join(vertices) or 'nothing'}, and not x, y and z")
+    return np.stack(columns, axis=1)
+
+
+def _xyz(content: bytes) -> Num[np.ndarray, "N 3"]:
+    """A point a line, its numbers separated by blanks, commas or semicolons; a first line with the number of points is left out."""
+    if len(content) > LARGEST_TEXT:
+        raise UnreadableItemError(f"it is a text of more than {LARGEST_TEXT >> 20} MiB; save it as .ply or .npy")
+    lines = [line for raw in content.splitlines() if (line := raw.strip()) and not line.startswith(COMMENTS)]
+    if lines and lines[0] == b"%d" % (len(lines) - 1):
+        lines = lines[1:]
+    if not lines:
+        raise UnreadableItemError("it has no points")
+    separator = next((mark for mark in (b";", b",") if mark in lines[0]), None)
+    counts = [len(line.split(separator)) for line in lines]
+    for number, count in enumerate(counts, start=1):
+        if count < 3 or count != counts[0]:
+            expected = "at least 3" if count < 3 else f"as many as line 1 has, {counts[0]}"
+            raise UnreadableItemError(f"line {number} has {count} numbers: {expected} are expected")
+    numbers = ply_reader.numbers_of(b" ".join(line.replace(separator or b" ", b" ") for line in lines))
+    if len(numbers) != math.prod((len(lines), counts[0])):
+        raise ValueError("its text has something other than numbers")
+    return numbers.reshape(len(lines), counts[0])[:, :3]
+
+
+TEXTS: dict[str, Callable[[bytes], np.ndarray]] = {".ply": _ply, ".xyz": _xyz, ".pcd": pcd_reader.parse}
+"""Readers of files that are not arrays."""

@@ -1,0 +1,243 @@
+"""A folder of point clouds: what is read of every format, which points a set has, and what is said of files that are no clouds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inrflow_core.datasets import _contract, clouds, mesh_folder, shapenet
+from inrflow_core.datasets._contract import DatasetIndex, Example
+from inrflow_core.errors import MissingError, UnreadableItemError
+from inrflow_core.preparation import pipeline
+from inrflow_core.preparation.job import resolve_job
+from inrflow_core.shards.shard_dataset import ShardDataset
+
+RNG = np.random.default_rng(0)
+POINTS = RNG.normal(size=(40, 3)).astype(np.float32)
+
+
+def write(path: Path, points: np.ndarray = POINTS) -> Path:
+    """A cloud in the format that the ending of a name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = "\n".join(" ".join(f"{number:.9g}" for number in row) for row in points)
+    if path.suffix == ".npy":
+        np.save(path, points)
+    elif path.suffix == ".npz":
+        np.savez(path, points=points, labels=np.zeros(len(points)))
+    elif path.suffix == ".ply":
+        lines = ["ply", "format ascii 1.0", f"element vertex {len(points)}"]
+        path.write_text("\n".join([*lines, *(f"property float {axis}" for axis in "xyz"), "end_header", rows, ""]))
+    elif path.suffix == ".pcd":
+        lines = ["VERSION .7", "FIELDS x y z", "SIZE 4 4 4", "TYPE F F F", "COUNT 1 1 1"]
+        path.write_text("\n".join([*lines, f"POINTS {len(points)}", "DATA ascii", rows, ""]))
+    else:
+        path.write_text(rows + "\n")
+    return path
+
+
+def every(plan: DatasetIndex) -> dict[str, _contract.Item]:
+    return {item.name: item for items in plan.splits.values() for item in items}
+
+
+def read(folder: Path, name: str, **settings) -> Example:
+    config = clouds.Config(**settings)
+    return clouds.read(every(clouds.scan(folder, config))[name], config)
+
+
+def restored(example: Example) -> np.ndarray:
+    return example.values * example.condition["scale"] + example.condition["offset"]
+
+
+def in_order(points: np.ndarray) -> np.ndarray:
+    return points[np.lexsort(points.T)]
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".npy", ".npz", ".xyz", ".pcd"])
+def test_every_format_gives_the_points_of_the_file_each_once(tmp_path: Path, suffix: str):
+    write(tmp_path / f"a{suffix}")
+    example = read(tmp_path, f"a{suffix}")
+    assert example.values.shape == (40, 3) and np.abs(example.values).max() == pytest.approx(1)
+    np.testing.assert_allclose(in_order(restored(example)), in_order(POINTS), atol=2e-6)
+
+
+def test_a_set_is_drawn_without_replacement_and_a_larger_one_only_adds_points(tmp_path: Path):
+    write(tmp_path / "a.npy", np.arange(300, dtype=np.float64).reshape(100, 3))
+    small, large = (restored(read(tmp_path, "a.npy", points=count)).round().astype(int) for count in (30, 60))
+    np.testing.assert_array_equal(small, large[:30])
+    assert len({tuple(row) for row in large.tolist()}) == 60
+    assert (np.diff(large[:, 0]) < 0).any(), "the order of the file is shuffled"
+
+
+def test_the_points_depend_on_the_file_and_its_name_alone(tmp_path: Path):
+    write(tmp_path / "deep/er/a.npy", POINTS)
+    alone = read(tmp_path / "deep/er", "a.npy", points=10).values
+    write(tmp_path / "deep/other/b.npy", POINTS + 1)
+    np.testing.assert_array_equal(read(tmp_path / "deep", "er/a.npy", points=10).values, alone)
+
+
+def test_an_array_of_several_clouds_has_an_item_for_each(tmp_path: Path):
+    stack = RNG.normal(size=(5, 20, 6))
+    np.save(tmp_path / "all.npy", stack)
+    np.savez(tmp_path / "packed.npz", stack)
+    plan = clouds.scan(tmp_path, clouds.Config())
+    assert len(every(plan)) == 10 and plan.shape == (20, 3)
+    for name in ("all.npy/000003", "packed.npz/000003"):
+        np.testing.assert_allclose(in_order(restored(read(tmp_path, name))), in_order(stack[3, :, :3]), atol=1e-6)
+
+
+def test_one_scale_for_all_keeps_sizes_and_positions_comparable(tmp_path: Path):
+    for number in range(60):
+        write(tmp_path / f"{number}.npy", POINTS.astype(np.float64) * (1 + number % 3) + [500, 0, -20])
+    config = clouds.Config(normalization="global", val=0.3)
+    plan = clouds.scan(tmp_path, config)
+    stored = {name: clouds.read(item, config).values for name, item in every(plan).items()}
+    train = np.stack([stored[item.name] for item in plan.splits["train"]])
+    np.testing.assert_allclose(train.mean((0, 1)), 0, atol=1e-5)
+    assert np.sqrt(np.square(train).mean()) == pytest.approx(1, abs=1e-5)
+    extent = {name: np.ptp(values, axis=0) for name, values in stored.items()}
+    np.testing.assert_allclose(extent["2.npy"], 3 * extent["0.npy"], rtol=1e-4)
+    offset, scale = np.array(plan.normalization["offset"]), plan.normalization["scale"]
+    np.testing.assert_allclose(in_order(stored["0.npy"] * scale + offset), in_order(POINTS + [500, 0, -20]), atol=1e-3)
+
+
+def test_folders_are_splits_and_classes(tmp_path: Path):
+    for name in ("train/a/1.ply", "train/b/2.xyz", "valid/b/3.npy", "test/a/4.pcd"):
+        write(tmp_path / "data" / name)
+    plan = clouds.scan(tmp_path, clouds.Config(classes=True))
+    assert plan.classes == ("a", "b")
+    assert {split: [(i.name, i.label) for i in items] for split, items in plan.splits.items()} == {
+        "train": [("train/a/1.ply", 0), ("train/b/2.xyz", 1)],
+        "val": [("valid/b/3.npy", 1)],
+        "test": [("test/a/4.pcd", 0)],
+    }
+
+
+def test_classes_without_splits_share_by_content_and_files_in_no_class_are_named(tmp_path: Path):
+    for number in range(200):
+        write(tmp_path / "ab"[number % 2] / f"{number}.npy", POINTS + number)
+    write(tmp_path / "astray.npy")
+    plan = clouds.scan(tmp_path, clouds.Config(classes=True, val=0.2))
+    assert plan.classes == ("a", "b") and plan.left_out["classes"].names == ("astray.npy",)
+    held_out = {item.name for item in plan.splits["val"]}
+    assert 25 <= len(held_out) <= 55 and len(every(plan)) == 200
+    (tmp_path / min(held_out)).unlink()
+    again = clouds.scan(tmp_path, clouds.Config(classes=True, val=0.2)).splits["val"]
+    assert {item.name for item in again} == held_out - {min(held_out)}
+
+
+def test_one_folder_is_one_class(tmp_path: Path):
+    write(tmp_path / "chairs/1.npy")
+    plan = clouds.scan(tmp_path, clouds.Config(classes=True))
+    assert plan.classes == ("chairs",) and list(every(plan)) == ["chairs/1.npy"]
+
+
+BROKEN = {
+    "few.npy": (POINTS[:5], r"it has 5 points, and each set 40 \(`--set points=5` takes it\)"),
+    "nan.npy": (np.where(POINTS > 2, np.nan, POINTS), "of its 40 points are not finite numbers"),
+    "flat.npy": (POINTS[:, :2], r"an array of shape \(40, 2\), not points \(N, 3\)"),
+    "wide.npy": (np.zeros((3, 40)), r"an array of shape \(3, 40\), not points \(N, 3\)"),
+    "true.npy": (POINTS > 0, "its numbers are bool"),
+    "object.npy": (np.array([[None] * 3] * 40), "it holds Python objects, and only arrays"),
+    "same.npy": (np.ones((40, 3)), "all its points coincide"),
+    "cut.npy": (b"\x93NUMPY\x01\x00", "it is damaged"),
+    "junk.npz": (b"PK\x03\x04 junk", "it is damaged"),
+    "junk.ply": (b"plyer", "cannot be read as a .ply file: it does not begin with `ply`"),
+    "words.xyz": (b"O 1.0 2.0 3.0\n" * 40, "its text has something other than numbers"),
+    "ragged.xyz": (b"1 2 3\n1 2 3 4\n", "line 2 has 4 numbers: as many as line 1 has, 3 are expected"),
+    "plane.xyz": (b"1 2\n", "line 1 has 2 numbers: at least 3 are expected"),
+    "commas.xyz": (b"1,5 2,5 3,5\n", "other than numbers"),
+    "empty.xyz": (b"", "it has no points"),
+    "cut.pcd": (b"VERSION .7\nFIELDS x y z\n", "its header has no line `DATA`"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_not_a_cloud_is_skipped_with_what_it_has_and_what_is_expected(tmp_path: Path, name: str):
+    content, reason = BROKEN[name]
+    write(tmp_path / "whole.npy")
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        np.save(tmp_path / name, content, allow_pickle=True)
+    with pytest.raises(UnreadableItemError, match=reason) as caught:
+        read(tmp_path, name, points=40)
+    assert str(tmp_path) not in caught.value.reason
+    report = pipeline.prepare(
+        resolve_job("clouds", tmp_path, tmp_path / "out", clouds.Config(points=40, val=0.0)), workers=1
+    )
+    assert dict(report.splits) == {"train": 1} and [bad.name for bad in report.skipped] == [name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"1,2,3\n4,5,6\n",
+        b"1; 2; 3\n\n4; 5; 6",
+        b"# x y z\n1 2 3 255\n4 5 6 0",
+        b"2\n1 2 3\n4 5 6\n",
+        b"1\t2\t3\r\n4\t5\t6\r\n",
+    ],
+)
+def test_texts_have_blanks_commas_or_semicolons_comments_and_a_first_line_with_the_count(tmp_path: Path, text: bytes):
+    (tmp_path / "a.xyz").write_bytes(text)
+    np.testing.assert_allclose(in_order(restored(read(tmp_path, "a.xyz"))), [[1, 2, 3], [4, 5, 6]], atol=1e-6)
+
+
+def test_by_default_a_set_has_as_many_points_as_the_smallest_file_but_for_very_small_ones(tmp_path: Path):
+    for number, count in enumerate((5, 900, 1000, 700, 1000)):
+        write(tmp_path / f"{number}.npy", RNG.normal(size=(count, 3)))
+    plan = clouds.scan(tmp_path, clouds.Config())
+    assert plan.shape == (700, 3) and "each set has 700 points" in plan.notes[0]
+    write(tmp_path / "large/1.npy", RNG.normal(size=(5000, 3)))
+    plan = clouds.scan(tmp_path / "large", clouds.Config())
+    assert plan.shape == (2048, 3) and not plan.notes
+
+
+def test_a_cloud_in_map_coordinates_is_exact_in_shape(tmp_path: Path):
+    write(tmp_path / "far.npy", POINTS.astype(np.float64) + [4e6, 5e6, 100])
+    write(tmp_path / "near.npy", POINTS.astype(np.float64))
+    far, near = (in_order(read(tmp_path, f"{name}.npy").values) for name in ("far", "near"))
+    np.testing.assert_allclose(far, near, atol=1e-6)
+
+
+def test_a_folder_of_clouds_leads_here_from_other_data_sets(tmp_path: Path):
+    write(tmp_path / "a.npy")
+    with pytest.raises(MissingError) as caught:
+        shapenet.scan(tmp_path, shapenet.Config())
+    assert "`inrflow prepare clouds` reads any folder of such files" in str(caught.value.hint)
+    with pytest.raises(MissingError) as caught:
+        mesh_folder.scan(tmp_path, mesh_folder.Config())
+    assert "`inrflow prepare clouds`" in str(caught.value.hint)
+    write(tmp_path / "meshless/a.ply")
+    config = mesh_folder.Config(val=0.0)
+    [item] = mesh_folder.scan(tmp_path / "meshless", config).splits["train"]
+    with pytest.raises(UnreadableItemError, match="a mesh without faces .`inrflow prepare clouds` reads points"):
+        mesh_folder.read(item, config)
+
+
+def test_an_empty_folder_and_one_of_other_files_are_refused(tmp_path: Path):
+    with pytest.raises(MissingError, match="looked for .ply, .npy, .npz, .xyz, .pcd files; found no files"):
+        clouds.scan(tmp_path, clouds.Config())
+    (tmp_path / "scan.las").write_bytes(b"LASF")
+    (tmp_path / "a.obj").write_text("v 0 0 0")
+    with pytest.raises(MissingError) as caught:
+        clouds.scan(tmp_path, clouds.Config())
+    assert "`inrflow prepare mesh-folder` reads" in str(caught.value.hint)
+    write(tmp_path / "a.npy")
+    assert "1 files are of formats that are not read: `scan.las`" in clouds.scan(tmp_path, clouds.Config()).notes[0]
+
+
+@pytest.mark.slow
+def test_shards_of_one_and_three_workers_are_the_same_bytes(tmp_path: Path):
+    for number in range(30):
+        write(tmp_path / "in" / f"{number}.xyz", RNG.normal(size=(50 + number, 3)))
+    outs = []
+    for workers in (1, 3):
+        job = resolve_job("clouds", tmp_path / "in", tmp_path / f"out{workers}", clouds.Config(val=0.3))
+        pipeline.prepare(job, workers=workers)
+        outs.append({path.name: path.read_bytes() for path in sorted(job.out.iterdir())})
+    assert outs[0] == outs[1]
+    opened = ShardDataset(tmp_path / "out1")
+    assert opened.splits == ["train", "val"] and opened.manifest.shape == (50, 3)
