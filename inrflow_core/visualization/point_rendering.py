@@ -44,8 +44,8 @@ def cloud(
     """
     side = 2 * size
     colors = _colors(points)
-    placed = project_points(points[:, :3].astype(np.float64), side, azimuth, elevation)
-    radius = max(1.0, 0.52 * side / math.sqrt(len(points)))
+    radius = ball_radius(len(points), side)
+    placed = project_points(points[:, :3].astype(np.float64), side, azimuth, elevation, margin=radius)
     depth, owner, light = splat_balls(placed, side, radius)
     seen = np.isfinite(depth)
     canvas = np.ones((side, side, 3))
@@ -64,10 +64,13 @@ def _colors(points: np.ndarray) -> np.ndarray:
     return np.stack([0.36 + 0.60 * relative[:, 0], 0.46 + 0.42 * relative[:, 1], 0.92 - 0.44 * relative[:, 2]], axis=1)
 
 
-def project_points(points: np.ndarray, side: int, azimuth: float, elevation: float) -> np.ndarray:
-    """Row, column and nearness of each point in pixels: seen in mild perspective, filling the square.
+def project_points(
+    points: np.ndarray, side: int, azimuth: float, elevation: float, *, margin: float = 0.0
+) -> np.ndarray:
+    """Row, column and nearness of each point in pixels: seen in mild perspective, filling the square but for a margin.
 
-    The middle 99 percent along each axis set the view: stray points of a sample must not shrink it.
+    The middle 99 percent along each axis set the view: stray points of a sample must not shrink it. Of these, also those nearest
+    to the viewer are within the square, `margin` pixels and a fortieth of it from its edges.
     """
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
     centered = points - (low + high) / 2
@@ -78,8 +81,19 @@ def project_points(points: np.ndarray, side: int, azimuth: float, elevation: flo
     near = centered[:, 1] * math.sin(tilt) + forward * math.cos(tilt)
     reach = max(float(np.quantile(np.hypot(x, y), 0.995)), 1e-12)
     perspective = 1 / (1 - 0.2 * np.clip(near / reach, -2, 2))
-    scale = 0.40 * side / reach
-    return np.stack([side / 2 - y * scale * perspective, side / 2 + x * scale * perspective, near * scale], axis=1)
+    seen = np.stack([-y * perspective, x * perspective], axis=1)
+    low, high = np.quantile(seen, [0.002, 0.998], axis=0)
+    scale = (0.475 * side - min(margin, 0.2 * side)) / max(float((high - low).max()) / 2, 1e-12)
+    return np.concatenate([side / 2 + (seen - (low + high) / 2) * scale, near[:, None] * scale], axis=1)
+
+
+def ball_radius(count: int, side: int) -> float:
+    """Radius of the balls of a cloud in pixels: those of some thousand points are apart, many more overlap to a closed surface.
+
+    Of a sphere of 128,000 points in 440 pixels, 0.05 % of the pixels show its back, with balls as for small clouds 34 %.
+    """
+    width = min(max(0.52, 0.52 + 1.3 * (math.log10(max(count, 1)) - 3.5)), 2.6)
+    return max(1.0, width * side / math.sqrt(count))
 
 
 def splat_balls(placed: np.ndarray, side: int, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

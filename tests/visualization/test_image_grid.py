@@ -58,7 +58,7 @@ def test_up_is_up_and_right_is_right_in_a_drawn_cloud() -> None:
         sampled = ink(
             point_rendering.cloud(np.concatenate([box, blob + np.float32(shift)]), size=128, azimuth=0, elevation=0)
         )
-        bare = ink(point_rendering.cloud(box, size=128, azimuth=0, elevation=0))
+        bare = ink(point_rendering.cloud(np.concatenate([box, blob]), size=128, azimuth=0, elevation=0))
         extra = sampled & ~bare
         assert extra[half].sum() > 0.9 * extra.sum()
 

@@ -17,3 +17,31 @@ def test_many_balls_in_one_call_give_the_pixels_of_one_offset_after_the_other(co
     ours = point_rendering.splat_balls(placed, 64, radius)
     for computed, expected in zip(ours, splatting.one_offset_after_the_other(placed, 64, radius), strict=True):
         np.testing.assert_array_equal(computed, expected)
+
+
+def on_a_sphere(count: int) -> np.ndarray:
+    points = np.random.default_rng(0).normal(size=(count, 3))
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("count", [256, 4096, 128_000])
+@pytest.mark.parametrize("stretch", [(1, 1, 1), (0.1, 1, 0.1), (1, 0.02, 1)])
+def test_the_balls_of_a_cloud_are_inside_its_tile(count: int, stretch: tuple[float, ...]):
+    side = 440
+    radius = point_rendering.ball_radius(count, side)
+    points = on_a_sphere(count) * stretch
+    placed = point_rendering.project_points(points, side, 35.0, 24.0, margin=radius)[:, :2]
+    outside = ((placed - radius < 0) | (placed + radius > side)).any(1)
+    assert outside.mean() <= 0.002
+    low, high = placed.min(0) - radius, placed.max(0) + radius
+    assert 0.93 * side < (high - low).max() < 1.02 * side
+
+
+def test_a_large_cloud_hides_its_back():
+    count, side = 128_000, 440
+    radius = point_rendering.ball_radius(count, side)
+    placed = point_rendering.project_points(on_a_sphere(count), side, 35.0, 24.0, margin=radius)
+    depth, _, _ = point_rendering.splat_balls(placed, side, radius)
+    row, column = np.meshgrid(np.arange(side) - side / 2, np.arange(side) - side / 2, indexing="ij")
+    inner = np.hypot(row, column) < 0.4 * side
+    assert (depth[inner] < 0).mean() < 0.001
