@@ -113,6 +113,25 @@ class Entry(NamedTuple):
     location: Blob | Member | Content
 
 
+def ends(location: Blob | Member | Content, count: int) -> tuple[int, bytes, bytes]:
+    """The number of bytes of a file, its first `count` bytes, and its last `count` as far as they are behind the first.
+
+    Raises:
+        UnreadableItemError: it cannot be read.
+    """
+    if not isinstance(location, Blob):
+        content = location.read()
+        return len(content), content[:count], content[count:][-count:]
+    try:
+        with open_plain_file(Path(location.path)) as file:
+            size = os.fstat(file.fileno()).st_size if location.size is None else location.size
+            start = max(min(count, size), size - count)
+            head = os.pread(file.fileno(), min(count, size), location.offset)
+            return size, head, os.pread(file.fileno(), size - start, location.offset + start)
+    except (OSError, MissingError, IntegrityError) as error:
+        raise UnreadableItemError("it cannot be read") from error
+
+
 def listing(source: Path) -> list[Entry]:
     """Every file of a source, sorted by name: those of a folder or, if it has no images, of the zips and tars in it.
 

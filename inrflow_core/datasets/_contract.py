@@ -80,6 +80,8 @@ class Example:
     """Further arrays by name, of the same shape and type in every example."""
     variable_length: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Further arrays by name whose first axis is free."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of how it was made, worded to follow "12 items are"; `prepare` counts the items of each remark."""
 
 
 class LeftOutCounter:

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from PIL import ImageColor
+from PIL.Image import Image
 
 from inrflow_core.datasets._archives import Entry
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item
 from inrflow_core.errors import UnreadableItemError
 from inrflow_core.storage.source_files import fingerprint
-from inrflow_core.visualization.image_io import center_crop, decode_image
+from inrflow_core.visualization.image_io import BACKGROUND, center_crop, decode_image
 
 Pixels = UInt8[np.ndarray, "R R C"]
 
@@ -29,15 +31,19 @@ def plan(
     channels: int = 3,
     classes: Sequence[str] = (),
     sources: Sequence[tuple[str, int]],
+    background: str | None = None,
 ) -> DatasetIndex:
-    """The index of images that become R x R; `sources` are the names and sizes of the raw files."""
+    """The index of images that become R x R; `sources` are the names and sizes of the raw files.
+
+    A `background` other than white is recorded, so that models read images as they were trained.
+    """
     return DatasetIndex(
         {name: items for name, items in splits.items() if len(items)},
         shape=(resolution, resolution, channels),
         dtype="uint8",
         fingerprint=fingerprint(sources),
         classes=tuple(classes),
-        normalization=PIXELS,
+        normalization=PIXELS if background is None else {**PIXELS, "background": background},
         coordinates=pixel_centers(resolution),
     )
 
@@ -47,14 +53,18 @@ def item(entry: Entry, label: int = -1) -> Item:
     return Item(entry.name, label, entry.location)
 
 
-def example(item: Item, resolution: int, *, channels: int = 3, upright: bool = False) -> Example:
-    """An encoded image as an example.
+def example(
+    item: Item, resolution: int, *, channels: int = 3, upright: bool = False, background: str | None = None
+) -> Example:
+    """An encoded image as an example, with a remark if it is smaller than R x R.
 
     Raises:
         UnreadableItemError: it cannot be decoded.
     """
-    content = item.location.read()
-    return Example(pixels(content, resolution, channels=channels, upright=upright), item.label, item.name)
+    image = _decoded(item.location.read(), channels, upright, background)
+    is_small = min(image.size) < resolution
+    remarks = (f"smaller than {resolution} pixels along a side, and enlarged",) if is_small else ()
+    return Example(_cropped(image, resolution), item.label, item.name, remarks=remarks)
 
 
 def check_resolution(resolution: int) -> None:
@@ -67,6 +77,20 @@ def check_resolution(resolution: int) -> None:
         raise ValueError(f"`resolution` is {resolution}: from 1 to {LARGEST}")
 
 
+def check_background(background: str | None) -> None:
+    """Check the setting `background`.
+
+    Raises:
+        ValueError: it is not a color.
+    """
+    try:
+        is_color = background is None or len(ImageColor.getrgb(background)) == 3
+    except ValueError:
+        is_color = False
+    if not is_color:
+        raise ValueError(f"`background` is {background!r}: a color by name, as `black`, or as `#ff8800`")
+
+
 def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool = False) -> Pixels:
     """An encoded image as uint8 (R R C): converted by content, cropped as ADM does.
 
@@ -76,7 +100,16 @@ def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool 
     Raises:
         UnreadableItemError: the content is empty, damaged, or of a format that is not read.
     """
-    image = decode_image(content, "L" if channels == 1 else "RGB", is_upright=upright)
+    return _cropped(_decoded(content, channels, upright, None), resolution)
+
+
+def _decoded(content: bytes, channels: int, upright: bool, background: str | None) -> Image:
+    return decode_image(
+        content, "L" if channels == 1 else "RGB", is_upright=upright, background=background or BACKGROUND
+    )
+
+
+def _cropped(image: Image, resolution: int) -> Pixels:
     try:
         return center_crop(image, resolution)
     except MemoryError as error:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32
 
 from inrflow_core.datasets._contract import Example, Item
-from inrflow_core.errors import MissingError, UnreadableItemError
+from inrflow_core.errors import UnreadableItemError
 from inrflow_core.mesh_files import pieces
 
 BOX = {"kind": "shape", "undo": "points * condition/scale + condition/offset"}
 """Normalization `shape`: each cloud's bounding box is centered and its longest side spans [-1, 1] (INRFlow, appendix
 F); offset and scale are stored with each cloud."""
-
-
-Frame = tuple[tuple[float, float, float], float]
-"""The offset and scale of all clouds."""
 
 
 def boxed(item: Item, points: np.ndarray, colors: np.ndarray | None = None) -> Example:
@@ -51,57 +45,6 @@ def undoing(offset: Float[np.ndarray, " C"], scale: float) -> dict[str, Float32[
     if not all(np.isfinite(numbers).all() for numbers in units.values()) or not units["scale"].all():
         raise UnreadableItemError("its size or position is beyond single precision")
     return units
-
-
-def frame(items: Sequence[Item], points_of: Callable[[Item], np.ndarray], *, is_by_axis: bool = False) -> Frame:
-    """The mean of all points, and the standard deviation of all their numbers.
-
-    The deviation is about the mean of all numbers, as in PointFlow's `datasets.py`, or with `is_by_axis` about that of each
-    axis, which clouds far from the origin need. Items that `points_of` cannot read, and those with numbers that are not
-    finite, do not count.
-
-    Raises:
-        MissingError: no item can be read, or all points coincide.
-    """
-
-    def moments(item: Item) -> tuple[int, np.ndarray, float] | None:
-        try:
-            points = points_of(item).astype(np.float64)
-            pieces.check_finite(points)
-        except UnreadableItemError:
-            return None
-        return len(points), points.sum(0), float(np.square(points).sum())
-
-    with ThreadPoolExecutor(4) as pool:
-        parts = [part for part in pool.map(moments, items) if part is not None]
-    count = sum(part[0] for part in parts)
-    if not count:
-        raise MissingError("there is no readable cloud in the split `train`", hint="use `--set normalization=shape`")
-    mean = sum(part[1] for part in parts) / count
-    square = sum(part[2] for part in parts) / (3 * count)
-    deviation = np.sqrt(max(0.0, square - (np.mean(np.square(mean)) if is_by_axis else np.mean(mean) ** 2)))
-    if not 0 < deviation < np.inf:
-        raise MissingError("the clouds of the split `train` have no size", hint="use `--set normalization=shape`")
-    x, y, z, scale = (float(f"{number:.9g}") for number in [*np.asarray(mean), deviation])
-    return (x, y, z), scale
-
-
-def global_normalization(of: Frame) -> dict[str, Any]:
-    """Normalization `global`: one offset and scale for all clouds."""
-    offset, scale = of
-    return {"kind": "global", "offset": offset, "scale": scale, "undo": "points * scale + offset"}
-
-
-def framed(item: Item, points: np.ndarray, of: Frame) -> Example:
-    """A cloud with the offset and scale of all, float32.
-
-    Raises:
-        UnreadableItemError: a number that is not finite.
-    """
-    pieces.check_finite(points)
-    offset, scale = of
-    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which `prepare` refuses
-        return Example(((points - np.array(offset)) / scale).astype(np.float32), item.label, item.name)
 
 
 def seed(name: str) -> int:

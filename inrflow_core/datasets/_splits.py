@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from inrflow_core.datasets import _point_clouds
+from inrflow_core.datasets import _archives, _point_clouds
 from inrflow_core.datasets._contract import Item
+from inrflow_core.errors import UnreadableItemError
 
 FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Names of folders that are splits, in their order."""
@@ -50,10 +51,12 @@ def content_digest(size: int, head: bytes, tail: bytes) -> str:
     return hashlib.sha256(b"%d " % size + head + tail).hexdigest()
 
 
-def digest_of(content: bytes) -> str:
-    """The identity of a file whose bytes are in memory."""
-    head = content[:END]
-    return content_digest(len(content), head, content[max(len(head), len(content) - END) :])
+def identity_of(item: Item) -> str:
+    """The identity of an item that is one file of a folder or an archive: its content, or its name if it cannot be read."""
+    try:
+        return content_digest(*_archives.ends(item.location, END))
+    except UnreadableItemError:
+        return item.name.rpartition("/")[2]
 
 
 def in_folders(names: Sequence[str]) -> dict[str, list[str]] | None:

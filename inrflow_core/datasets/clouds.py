@@ -11,7 +11,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from inrflow_core.datasets import _archives, _cloud_files, _mesh_identity, _mesh_reading, _point_clouds, _splits
+from inrflow_core.datasets import (
+    _archives,
+    _cloud_files,
+    _cloud_frame,
+    _mesh_identity,
+    _mesh_reading,
+    _point_clouds,
+    _splits,
+)
 from inrflow_core.datasets._cloud_files import Location
 from inrflow_core.datasets._contract import (
     DatasetIndex,
@@ -76,11 +84,11 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     }
     normalization = _point_clouds.BOX
     if config.normalization == "global":
-        frame = _point_clouds.frame(splits.get("train", []), _selected, is_by_axis=True)
+        frame = _cloud_frame.find(splits.get("train", []), _selected, is_by_axis=True)
         splits = {
             split: [item._replace(location=(*item.location, frame)) for item in of] for split, of in splits.items()
         }
-        normalization = _point_clouds.global_normalization(frame)
+        normalization = _cloud_frame.normalization(frame)
     notes = notes_on_unread([name for name, _ in files if _cloud_files.UNREAD.search(name)])
     if config.points is None and points < MOST_POINTS:
         notes += (f"each set has {points:,} points, as the smallest file has; `--set points=N` takes another number",)
@@ -105,7 +113,7 @@ def read(item: Item, config: Config) -> Example:
     points = _selected(item)
     if config.normalization == "shape":
         return _point_clouds.boxed(item, points)
-    return _point_clouds.framed(item, points, item.location[-1])
+    return _cloud_frame.example(item, points, item.location[-1])
 
 
 def _items(

@@ -1,16 +1,16 @@
 """Any folder of images, at one resolution.
 
-`train`, `val` and `test` (also `valid`, `validation`) side by side are splits; with `classes`, the folder below them
-(or at the top) is the class.
+`train`, `val` and `test` (also `valid`, `validation`) side by side are splits, else a share `val` by content; with `classes`, the
+folder below the splits (or at the top) is the class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inrflow_core.datasets import _archives, _image_decoding
+from inrflow_core.datasets import _archives, _image_decoding, _splits
 from inrflow_core.datasets._archives import Entry
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
 from inrflow_core.errors import UsageError
@@ -19,10 +19,9 @@ DOMAIN = "image"
 NEEDS_SOURCE = True
 IS_READ_BY_SCAN = False
 DESCRIPTION = (
-    "any folder, zip or tar of images, with or without `train` and `val` -> RGB or gray; with --classes the "
-    "sub-folders' names"
+    "any folder, zip or tar of images, with or without `train` and `val` -> RGB or gray, a share held out with `val`; with "
+    "--classes the sub-folders' names"
 )
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,16 @@ class Config:
     """3 for RGB, 1 for gray."""
     upright: bool = True
     """Rotate photographs by their EXIF orientation."""
+    val: float | None = None
+    """Share of the images that is held out where the source has no folders `train` and `val`; by their content alone. None: all
+    are `train`."""
+    background: str | None = None
+    """Color behind transparent pixels, as `black` or `#ff8800`; None is white."""
 
     def __post_init__(self) -> None:
         _image_decoding.check_resolution(self.resolution)
+        _image_decoding.check_background(self.background)
+        _splits.check_share(self.val)
         if self.channels not in (1, 3):
             raise ValueError(f"`channels` is {self.channels}: 1 or 3")
 
@@ -54,8 +60,10 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     entries = _archives.listing(source)
     image_files = _archives.images(entries)
     if not image_files:
-        raise source_not_found("images", source, "image files", [(entry.name, entry.size) for entry in entries])
-    splits = _splits(_archives.below(image_files, _root(image_files)))
+        raise source_not_found("image-folder", source, "image files", [(entry.name, entry.size) for entry in entries])
+    inside = _archives.below(image_files, _splits.root_of(_archives.common_root(image_files)))
+    folders = _splits.in_folders([entry.name for entry in inside])
+    splits = {"train": list(inside)} if folders is None else _in_folders(inside, folders)
     names: list[str] = []
     if config.classes:
         names = sorted({_class(entry) for part in splits.values() for entry in part})
@@ -70,32 +78,35 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         for split, part in splits.items()
     }
     sources = [(f"{split}/{entry.name}", entry.size) for split, part in splits.items() for entry in part]
-    return _image_decoding.plan(items, config.resolution, channels=config.channels, classes=names, sources=sources)
+    if folders is None and config.val is not None:
+        items = {
+            split: [item._replace(name=f"{split}/{item.name.removeprefix('train/')}") for item in part]
+            for split, part in _splits.by_share(items["train"], _splits.identity_of, config.val).items()
+        }
+    return _image_decoding.plan(
+        items,
+        config.resolution,
+        channels=config.channels,
+        classes=names,
+        sources=sources,
+        background=config.background,
+    )
 
 
 def read(item: Item, config: Config) -> Example:
     """One image."""
-    return _image_decoding.example(item, config.resolution, channels=config.channels, upright=config.upright)
+    return _image_decoding.example(
+        item, config.resolution, channels=config.channels, upright=config.upright, background=config.background
+    )
 
 
-def _root(image_files: Sequence[Entry]) -> str:
-    """The folder that holds all images; a folder that is itself a class or a split stays in the names."""
-    root = _archives.common_root(image_files)
-    parts = root.split("/")[:-1]
-    if parts and parts[-1] in SPLITS:
-        return "".join(f"{part}/" for part in parts[:-1])
-    return root
-
-
-def _splits(inside: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """The splits, if all folders at the top are names of splits; else all images in `train`."""
-    top = {entry.name.partition("/")[0] for entry in inside}
-    if "train" not in top or not top <= set(SPLITS):
-        return {"train": list(inside)}
-    parts: dict[str, list[Entry]] = {}
-    for folder in sorted(top, key=list(SPLITS).index):
-        parts.setdefault(SPLITS[folder], []).extend(_archives.below(inside, f"{folder}/"))
-    return parts
+def _in_folders(inside: Sequence[Entry], folders: Mapping[str, Sequence[str]]) -> dict[str, list[Entry]]:
+    """The images of each split, named below its folder."""
+    by_name = {entry.name: entry for entry in inside}
+    return {
+        split: [by_name[name]._replace(name=name.partition("/")[2]) for name in names]
+        for split, names in folders.items()
+    }
 
 
 def _class(entry: Entry) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from inrflow_core.datasets import _point_clouds
+from inrflow_core.datasets import _cloud_frame, _point_clouds
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, readers_hint
 from inrflow_core.datasets._shapenet_synsets import is_synset, synset_of, title_of
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
@@ -64,7 +64,7 @@ class CloudLocation(NamedTuple):
     file: str
     array: str = ""
     row: int = 0
-    frame: _point_clouds.Frame | None = None
+    frame: _cloud_frame.Frame | None = None
 
 
 def scan(source: Path, config: Config) -> DatasetIndex:
@@ -97,11 +97,11 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     splits = {split: items for split, items in splits.items() if items}
     normalization: dict[str, Any] = _point_clouds.BOX
     if config.normalization == "global":
-        frame = _point_clouds.frame(splits.get("train", []), lambda item: _points(item.location))
+        frame = _cloud_frame.find(splits.get("train", []), lambda item: _points(item.location))
         splits = {
             s: [i._replace(location=i.location._replace(frame=frame)) for i in items] for s, items in splits.items()
         }
-        normalization = _point_clouds.global_normalization(frame)
+        normalization = _cloud_frame.normalization(frame)
     return DatasetIndex(
         splits,
         shape=_shape([item for items in splits.values() for item in items]),
@@ -121,7 +121,7 @@ def read(item: Item, config: Config) -> Example:
     points = _points(item.location)
     if item.location.frame is None:
         return _point_clouds.boxed(item, points)
-    return _point_clouds.framed(item, points, item.location.frame)
+    return _cloud_frame.example(item, points, item.location.frame)
 
 
 def _tree(folder: Path, files: Sequence[tuple[str, int]]) -> Iterator[tuple[str, str, str, CloudLocation]]:

@@ -265,7 +265,8 @@ class Domain(DecodedAtOwnPairs):
             )
         resolution, channels = self.config.resolution, self.config.channels
         modes: dict[int, image_io.Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
-        image = image_io.read_image(path, modes[channels])
+        background = normalization.get("background", image_io.BACKGROUND)
+        image = image_io.read_image(path, modes[channels], background=background)
         if self.crops is None or not resolution < self.crops.largest <= min(image.size):
             return InputExample(image_io.reduce(image, resolution, reduction))
         stored = torch.from_numpy(image_io.reduce(image, self.crops.largest, reduction)).float()

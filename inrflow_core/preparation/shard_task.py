@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -36,7 +37,9 @@ def make_shard(part: ShardTask, advance: process_pool.ReportProgress) -> dict[st
         if time.monotonic() - last > 0.1:
             advance(number - reported)
             reported, last = number, time.monotonic()
+    remarks = Counter(remark for example in examples for remark in example.remarks)
     record = {"file": part.path.name, "split": part.header.split, "skipped": skipped, **_sums(examples)}
+    record |= {"remarks": remarks} if remarks else {}
     if examples:
         record |= dataclasses.asdict(_write(part, examples))
     advance(len(part.items) - reported)

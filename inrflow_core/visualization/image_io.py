@@ -6,7 +6,7 @@ Rules, the same in `prepare`, `upsample`, `sample --image`, `eval` and for rende
   are refused; none of those that are read can start another program, as EPS would.
 - Of several frames or pages the first is read.
 - Photographs are rotated as their EXIF orientation says (the benchmarks of `prepare` leave that out).
-- Transparent pixels show white, whether by an alpha channel, a palette or a PNG's transparent color.
+- Transparent pixels show white, or another background that `prepare image-folder` names, whether by an alpha channel, a palette or a PNG's transparent color.
 - 16-bit gray becomes round(v * 255 / 65535), from PNG, PGM and TIFF alike, integer TIFF of 32 bits included, whose values
   must be from 0 to 65,535; 12-bit gray becomes round(v * 255 / 4095). A TIFF's white may be 0. Of 16-bit color the
   upper 8 bits are read, of its transparent color too.
@@ -42,6 +42,8 @@ Reduction = Literal["adm", "bilinear", "blocks"]
 blocks, as `prepare mnist --resolution` makes."""
 BILINEAR_FROM, BLOCKS_FROM = 128, 28
 """Side of the squares that `bilinear` and `blocks` begin with."""
+BACKGROUND = "white"
+"""What transparent pixels show."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are read."""
 MAX_ASPECT = 4
@@ -82,8 +84,10 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith((*SUFFIXES, *FOREIGN_SUFFIXES))
 
 
-def read_image(path: Path, mode: Mode | None = "RGB") -> Image.Image:
+def read_image(path: Path, mode: Mode | None = "RGB", *, background: str = BACKGROUND) -> Image.Image:
     """The image of a file as 8-bit `L`, `RGB` on white, or `RGBA`; `None` keeps gray gray and makes all else RGB.
+
+    Another `background` is a color by name or as `#ff8800`.
 
     Raises:
         MissingError: there is no such file.
@@ -91,12 +95,14 @@ def read_image(path: Path, mode: Mode | None = "RGB") -> Image.Image:
     """
     content = read_plain_file(path, MAX_BYTES, hint=HINT)
     try:
-        return decode_image(content, mode)
+        return decode_image(content, mode, background=background)
     except UnreadableItemError as error:
         raise IntegrityError(f"`{path}` cannot be read as an image: {error.reason}", hint=HINT) from error
 
 
-def decode_image(content: bytes, mode: Mode | None = "RGB", *, is_upright: bool = True) -> Image.Image:
+def decode_image(
+    content: bytes, mode: Mode | None = "RGB", *, is_upright: bool = True, background: str = BACKGROUND
+) -> Image.Image:
     """The image of an encoded file; see `read_image`. `is_upright` applies the EXIF orientation.
 
     Raises:
@@ -117,7 +123,7 @@ def decode_image(content: bytes, mode: Mode | None = "RGB", *, is_upright: bool 
                 if tags.get(TiffImagePlugin.BITSPERSAMPLE) == (8,) and not _is_unsigned(tags):
                     raise ValueError("its values are signed, of 8 bits; save it with values from 0 to 255")
                 shallow = _to_8_bit(image, tags) if image.mode.startswith("I") else image
-                return _to_mode(ImageOps.exif_transpose(shallow) if is_turned else shallow, mode)
+                return _to_mode(ImageOps.exif_transpose(shallow) if is_turned else shallow, mode, background)
     except Image.UnidentifiedImageError as error:
         kind = next((name for start, name in _SIGNATURES.items() if content.startswith(start)), None)
         allowed = ", ".join(FORMATS[:-1]) + f" or {FORMATS[-1]}"
@@ -177,7 +183,7 @@ def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | None:
     return min(key * factor, 255)
 
 
-def _to_mode(image: Image.Image, mode: Mode | None) -> Image.Image:
+def _to_mode(image: Image.Image, mode: Mode | None, background: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("it holds floating-point values, whose range no file states; save it with 8 or 16 bits")
     if image.mode not in _READ_MODES:
@@ -187,7 +193,7 @@ def _to_mode(image: Image.Image, mode: Mode | None) -> Image.Image:
     target = mode or ("L" if image.mode in _GRAY else "RGB")
     if image.has_transparency_data and target != "RGBA":
         clear = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+        image = Image.alpha_composite(Image.new("RGBA", clear.size, background), clear)
     return image if image.mode == target else image.convert(target)
 
 

@@ -251,3 +251,47 @@ def test_celeba_hq_by_linear_interpolation_takes_the_four_nearest_of_128_pixels(
     )[0].movedim(0, -1)
     smaller = celeba_hq.Config(resolution=48, reduction="bilinear")
     assert np.abs(celeba_hq.read(plan.splits["train"][0], smaller).values - expected.numpy()).max() <= 0.5 + 1e-9
+
+
+def test_a_share_of_any_folder_is_held_out_by_content_alone(tmp_path: Path):
+    contents = {f"{'ab'[n % 2]}/{n}.png": raw.encoded(n) for n in range(200)}
+    for name, content in contents.items():
+        (tmp_path / "deep/in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "deep/in" / name).write_bytes(content)
+    config = image_folder.Config(resolution=8, classes=True, val=0.2)
+    plan = image_folder.scan(tmp_path / "deep/in", config)
+    held_out = {name.removeprefix("val/") for name in names(plan)["val"]}
+    assert 25 <= len(held_out) <= 55 and len(names(plan)["train"]) == 200 - len(held_out)
+    assert {label for _, label in names_and_labels(plan)["val"]} == {0, 1}
+    for number, member in enumerate(("photos.zip", "photos.tar")):
+        packed = (raw.zipped, raw.tarred)[number](tmp_path / f"packed{number}" / member, contents)
+        again = image_folder.scan(packed.parent, config)
+        assert (again.fingerprint, names(again)) == (plan.fingerprint, names(plan)), member
+    (tmp_path / "deep/in" / min(held_out)).rename(tmp_path / "deep/in/a/other name.png")
+    renamed = {name.removeprefix("val/") for name in names(image_folder.scan(tmp_path / "deep", config))["val"]}
+    assert renamed == held_out - {min(held_out)} | {"a/other name.png"}
+    assert list(image_folder.scan(tmp_path, image_folder.Config(val=0.0)).splits) == ["train"]
+
+
+def test_folders_of_splits_are_not_divided_again(tmp_path: Path):
+    raw.folder(tmp_path, [f"train/{n}.png" for n in range(40)] + ["valid/1.png"])
+    plan = image_folder.scan(tmp_path, image_folder.Config(val=0.5))
+    assert {split: len(items) for split, items in plan.splits.items()} == {"train": 40, "val": 1}
+
+
+def test_transparent_pixels_show_the_background_that_is_set(tmp_path: Path):
+    Image.new("RGBA", (8, 8), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    for background, expected in ((None, (255, 255, 255)), ("black", (0, 0, 0)), ("#ff8800", (255, 136, 0))):
+        config = image_folder.Config(resolution=4, background=background)
+        plan = image_folder.scan(tmp_path, config)
+        assert (image_folder.read(plan.splits["train"][0], config).values == expected).all()
+        assert plan.normalization.get("background") == background
+        model = registry.find("domains", "image").Domain(registry.find("domains", "image").Config(resolution=4))
+        assert (model.read_input(tmp_path / "clear.png", plan.normalization).values == expected).all()
+    for wrong in ("purplish", "#ff880080", ""):
+        with pytest.raises(
+            ValueError, match=f"`background` is '{wrong}': a color by name, as `black`, or as `#ff8800`"
+        ):
+            image_folder.Config(background=wrong)
+    with pytest.raises(ValueError, match="`val` is 1.0: from 0 to below 1"):
+        image_folder.Config(val=1.0)

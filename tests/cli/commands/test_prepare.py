@@ -85,6 +85,15 @@ def test_a_folder_in_place_of_a_name_leads_to_the_command_that_reads_it(capsys: 
     assert "note: each set has 3 points, as the smallest file has; `--set points=N` takes another number" in err
 
 
+def test_images_that_are_enlarged_are_counted(capsys: pytest.CaptureFixture[str]):
+    for number, side in enumerate((5, 8, 9, 30)):
+        Path("p").mkdir(exist_ok=True)
+        raw.image(number, size=(side, 40)).save(f"p/{number}.png")
+    err = run("image-folder --source p --resolution 9", capsys)[2]
+    assert "note: 2 items are smaller than 9 pixels along a side, and enlarged\n" in err
+    assert "enlarged" not in run("image-folder --source p --resolution 5", capsys)[2]
+
+
 def test_shapenet_takes_the_categories_named(capsys: pytest.CaptureFixture[str]):
     rng = np.random.default_rng(0)
     for synset in ("02691156", "02958343", "03001627"):
