@@ -62,7 +62,10 @@ Set = Annotated[
 PresetName = Annotated[
     str,
     typer.Option(
-        "--preset", metavar="NAME|FILE", help="A preset's name, or a .toml file.", autocompletion=complete_presets
+        "--preset",
+        metavar="NAME|FILE",
+        help="A preset's name (`inrflow presets` lists them), or a .toml file, also that of a run.",
+        autocompletion=complete_presets,
     ),
 ]
 Run = Annotated[
@@ -70,7 +73,7 @@ Run = Annotated[
     typer.Option(
         "--run",
         metavar="DIR|FILE",
-        help="A run folder or a .safetensors file. Default: the latest run that fits.",
+        help="A run folder, the name of one in `runs`, or a .safetensors file. Default: the latest run that fits.",
         autocompletion=complete_runs,
     ),
 ]

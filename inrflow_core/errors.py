@@ -76,12 +76,16 @@ class Interrupted(InrflowError):
     code = Exit.INTERRUPTED
 
 
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """A hint for a name that does not exist: the nearest allowed one, or else all of them."""
+def did_you_mean(name: str, allowed: Iterable[str], *, most: int = 1) -> str:
+    """A hint for a name that does not exist: the nearest allowed one, or else all of them.
+
+    With `most` above 1, that many of the nearest, however far they are.
+    """
     choices = sorted(allowed)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, choices, n=most, cutoff=0.6 if most == 1 else 0.0)
     if near:
-        return f"did you mean `{near[0]}`?"
+        *others, last = (f"`{choice}`" for choice in near)
+        return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
     return "allowed: " + ", ".join(f"`{choice}`" for choice in choices)
 
 

@@ -149,23 +149,52 @@ def names() -> list[str]:
 def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> Preset:
     """The preset with a name, or in a .toml file, with `table.key=value` overrides applied.
 
+    A file may begin with `name = "..."`, as the preset.toml of a run does; else its name is that of the preset.
+
     Raises:
         UsageError: no such preset, or a setting that is unknown or wrong.
         MissingError: the file does not exist.
     """
     path = Path(name_or_file)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise MissingError(
-                f"the preset file `{path}` does not exist",
-                hint=f"presets that come with inrflow are named without `.toml`: {did_you_mean(path.stem, names())}",
-            )
-    elif name_or_file not in names():
-        raise UsageError(f"no preset is called `{name_or_file}`", hint=did_you_mean(name_or_file, names()))
-    else:
-        path = folder() / f"{name_or_file}.toml"
+    if path.suffix != ".toml":
+        path = find_file(name_or_file)
+    elif not path.is_file():
+        raise MissingError(
+            f"the preset file `{path}` does not exist",
+            hint=f"presets that come with inrflow are named without `.toml`: {nearest_presets(path.stem)}",
+        )
+    tables = read_toml(path)
     name = os.fsencode(path.stem).decode(errors="replace")  # bytes that no text can hold are replaced
-    return resolve(name, override(read_toml(path), overrides))
+    if not isinstance(tables.get("name", ""), dict):
+        name = check_name(tables.pop("name", name), path)
+    return resolve(name, override(tables, overrides))
+
+
+def find_file(name: str) -> Path:
+    """The file of the preset with a name that comes with inrflow.
+
+    Raises:
+        UsageError: there is none; the hint names the three nearest.
+    """
+    if name not in names():
+        raise UsageError(f"no preset is called `{name}`", hint=nearest_presets(name))
+    return folder() / f"{name}.toml"
+
+
+def nearest_presets(name: str) -> str:
+    """A hint with the three presets whose names are nearest."""
+    return f"{did_you_mean(name, names(), most=3)} `inrflow presets` lists all"
+
+
+def check_name(name: Any, path: Path) -> str:
+    """The name in a preset's file: runs are written to a folder of this name.
+
+    Raises:
+        UsageError: it is not a text, or cannot be the name of a folder.
+    """
+    if not isinstance(name, str) or not name or name in (".", "..") or set(name) & {"/", "\\", "\0"}:
+        raise UsageError(f"`name` in `{path}` is {name!r}", hint="give a text that can be the name of a folder")
+    return name
 
 
 def override(tables: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:

@@ -120,6 +120,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     """
     if not job.runs and not job.samples:
         raise UsageError("nothing to evaluate", hint="add `--run DIR` or `--samples PATH`")
+    job = replace(job, runs=[run.find_source(source) for source in job.runs])
     _check_out(job)
     samples = [readers.open_collection(path, job.samples_split, ("samples",), all_models=True) for path in job.samples]
     names = sampling_plan.unique_names([some.name for some in samples])

@@ -18,7 +18,7 @@ from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.models import Model
 from inrflow_core.runs.checkpoint_manifest import is_checkpoint
-from inrflow_core.runs.run import Step, open_run, resolve_weights
+from inrflow_core.runs.run import Step, find_source, open_run, resolve_weights
 from inrflow_core.runtime import distributed, memory
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files.collection import SampleCollection
@@ -162,6 +162,7 @@ def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[E
         MissingError: a checkpoint does not exist.
         UsageError: `source` is a file or a checkpoint, and others are requested.
     """
+    source = find_source(source)
 
     def resolve(step: Step, name: str) -> EvaluatedModel:
         return EvaluatedModel(name, run, resolve_weights(source, ema=sampling.ema, step=step))

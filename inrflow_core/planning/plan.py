@@ -235,12 +235,7 @@ class Planner:
             traces = self._trace(checkpointed, micro)
             total = _by_part(method, _sum(*(trace.executed for trace in traces)))
             executed = {part: settings.batch / micro * count for part, count in total.items()}
-            flops = {
-                part: (1 if part in method.TRAINING_ONLY else BACKWARD) * settings.batch * count
-                for part, count in self._forward_flops.items()
-            }
-            # Frozen networks are not recomputed, and their backward pass is of the input alone.
-            flops |= {part: executed[part] for part in method.PRETRAINED if part in executed}
+            flops = self._needed(executed)
         except UntraceableError as error:
             return replace(plan, problem=str(error))
         read_ahead = self._read_ahead(micro)
@@ -249,6 +244,29 @@ class Planner:
             key=lambda rows: sum(rows[0].values()),
         )
         return replace(plan, flops=flops, memory=memory, most=most, executed=executed)
+
+    def training_flops(self) -> float:
+        """FLOPs of all steps of the stage over all processes, without recomputation; memory is not traced if it can be avoided.
+
+        Raises:
+            UntraceableError: the loss reads the numbers of a tensor.
+        """
+        settings, method = self.preset.training.config, self._model(self.is_checkpointed).method
+        executed: dict[str, float] = {}
+        if method.PRETRAINED:
+            total = _by_part(method, _sum(*(trace.executed for trace in self._trace(self.is_checkpointed, 1))))
+            executed = {part: settings.batch * count for part, count in total.items()}
+        return settings.steps * sum(self._needed(executed).values())
+
+    def _needed(self, executed: dict[str, float]) -> dict[str, float]:
+        """FLOPs of a step by part without recomputation; `executed` has those of frozen networks."""
+        method, batch = self._model(self.is_checkpointed).method, self.preset.training.config.batch
+        flops = {
+            part: (1 if part in method.TRAINING_ONLY else BACKWARD) * batch * count
+            for part, count in self._forward_flops.items()
+        }
+        # Frozen networks are not recomputed, and their backward pass is of the input alone.
+        return flops | {part: executed[part] for part in method.PRETRAINED if part in executed}
 
     def _read_ahead(self, micro: int) -> int:
         """Bytes of the values of prefetched batches on the device."""

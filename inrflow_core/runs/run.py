@@ -124,6 +124,13 @@ def runs_dir() -> Path:
     return Path(os.environ.get("INRFLOW_RUNS") or "runs")
 
 
+def find_source(source: Path) -> Path:
+    """`source`; where that does not exist and is a name alone, the run of this name in `runs_dir()`, if there is one."""
+    of_name = runs_dir() / source
+    is_name = len(source.parts) == 1 and source.name == str(source)
+    return of_name if is_name and not os.path.lexists(source) and of_name.is_dir() else source
+
+
 def open_run(folder: Path) -> Run:
     """The run in a folder.
 
@@ -221,7 +228,7 @@ def _is_resolvable(run: Run) -> bool:
 
 
 def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None) -> Path:
-    """The weights file of `source` (a run, a checkpoint or a .safetensors file), checked against its digest.
+    """The weights file of `source` (a run, its name, a checkpoint or a .safetensors file), checked against its digest.
 
     From a run it is that of an EMA: of decay `ema`, by default of the first decay in its preset; `ema=0` means the weights
     without EMA.
@@ -235,6 +242,7 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
     """
     from inrflow_core.storage import safetensors_file
 
+    source = find_source(source)
     if source.is_file():
         if is_checkpoint(source.parent):
             check_file(source, read_manifest(source.parent).files.get(source.name))
@@ -243,7 +251,7 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
         _check_weights(source, ema, step)
         return source
     if not source.is_dir():
-        hint = "give a run folder or a .safetensors file"
+        hint = "give a run folder or a .safetensors file; `inrflow runs` lists the runs"
         with open_plain_file(source, hint=hint):  # says what else it is
             raise MissingError(f"`{source}` does not exist", hint=hint)
     is_itself = is_checkpoint(source) and not (source / "preset.toml").is_file()

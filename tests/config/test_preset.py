@@ -27,7 +27,6 @@ from inrflow_core.preparation import pipeline
 from inrflow_core.preparation.job import PrepareJob
 from inrflow_core.runtime import distributed
 from inrflow_core.sets import TrainBatch
-from tools import preset_table
 
 ALONE = distributed.World(0, 1, 0, torch.device("cpu"), False)
 
@@ -345,7 +344,9 @@ def test_a_slip_in_a_setting_says_what_and_where(text: str, message: str, hint: 
 def test_a_name_that_exists_nowhere_gets_the_nearest():
     with pytest.raises(UsageError, match="no preset is called `digit-demo`") as caught:
         load("digit-demo")
-    assert caught.value.hint == "did you mean `digits-demo`?"
+    assert caught.value.hint == (
+        "did you mean `digits-demo`, `digits-ddmi-demo` or `digits-inrct-demo`? `inrflow presets` lists all"
+    )
 
 
 def test_a_file_that_is_absent_or_no_toml_is_an_error(tmp_path: Path):
@@ -356,10 +357,19 @@ def test_a_file_that_is_absent_or_no_toml_is_an_error(tmp_path: Path):
         load(str(tmp_path / "mine.toml"))
 
 
-@pytest.mark.slow
-def test_the_table_in_the_docs_is_that_of_the_presets(checkout: Path):
-    text = (checkout / "docs" / "presets.md").read_text(encoding="utf-8")
-    assert preset_table.page(text) == text, "run `python tools/preset_table.py`"
+def test_a_file_that_begins_with_a_name_has_it_as_the_preset_of_a_run_does(tmp_path: Path):
+    loaded = load("digits-demo", ["training.seed=7"])
+    file = tmp_path / "preset.toml"
+    file.write_text('name = "digits-demo"\n\n' + toml.to_toml(loaded.table()))
+    assert load(str(file)) == loaded
+
+
+@pytest.mark.parametrize("name", ['"../elsewhere"', '"a\\\\b"', '""', '".."', "3"])
+def test_a_name_that_cannot_be_a_folders_is_refused(tmp_path: Path, name: str):
+    (tmp_path / "mine.toml").write_text(f"name = {name}\n\n" + toml.to_toml(load("digits-demo").table()))
+    with pytest.raises(UsageError, match="`name` in") as caught:
+        load(str(tmp_path / "mine.toml"))
+    assert "name of a folder" in (caught.value.hint or "")
 
 
 def test_a_setting_can_be_unset_although_its_default_is_a_value(tmp_path):

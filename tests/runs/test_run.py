@@ -12,7 +12,7 @@ import safetensors.torch
 from inrflow_core import models
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.runs import export
-from inrflow_core.runs.run import latest_run, list_runs, open_run, resolve_weights
+from inrflow_core.runs.run import find_source, latest_run, list_runs, open_run, resolve_weights
 from tests import tiny
 
 
@@ -233,3 +233,15 @@ def test_a_copied_checkpoint_is_read_and_checked_as_in_its_run(tmp_path, parent)
     for source in (copy, file):
         with pytest.raises(IntegrityError, match="is damaged"):
             resolve_weights(source)
+
+
+def test_a_name_alone_is_the_run_of_that_name_unless_a_file_of_the_name_is_there(parent, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("INRFLOW_RUNS", str(parent))
+    assert resolve_weights(Path("clouds")) == resolve_weights(parent / "clouds")
+    for source in ("nowhere", "clouds/checkpoints", "..", "./other/clouds"):
+        assert find_source(Path(source)) == Path(source)
+    Path("clouds").mkdir()
+    with pytest.raises(MissingError, match="`clouds` holds no run"):
+        resolve_weights(Path("clouds"))

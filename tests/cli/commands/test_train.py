@@ -133,4 +133,16 @@ def test_what_cannot_be_is_one_sentence_and_a_hint(preset, data, tmp_path, capsy
 
 def test_a_preset_of_no_name_is_reported_with_the_nearest(data, capsys):
     assert app.run(["train", "--preset", "digits-dmo", "--data", str(data)]) == 2
-    assert "no preset is called `digits-dmo`\n\nhint: did you mean `digits-demo`?" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "no preset is called `digits-dmo`\n\nhint: did you mean `digits-demo`, `digits-" in message
+
+
+def test_the_preset_of_a_run_trains_that_run_on_and_another_folder_anew(preset, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path / "all"))
+    assert train(preset, "--data", data, "--stop-at-step", 2) == 0
+    of_run = tmp_path / "all/small/preset.toml"
+    assert train(of_run, "--data", data) == 0
+    assert f"resuming the run `{tmp_path}/all/small` after step 2" in capsys.readouterr().err
+    assert train(of_run, "--data", data, "--out", tmp_path / "anew") == 0
+    assert (tmp_path / "anew/preset.toml").read_bytes() == of_run.read_bytes()
+    assert small.losses(tmp_path / "anew") == small.losses(tmp_path / "all/small")
