@@ -181,7 +181,9 @@ def is_part(path: Path) -> bool:
 def test_files_are_neither_slivers_nor_long_in_the_median():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     short = [name_of(path) for path, count in lines.items() if count < LEAST_LINES and not is_part(path)]
-    assert [name for name in short if not name.endswith(("__init__.py", "__main__.py"))] == [], "merge them with what they belong to"
+    assert [name for name in short if not name.endswith(("__init__.py", "__main__.py"))] == [], (
+        "merge them with what they belong to"
+    )
     assert statistics.median(lines.values()) <= MEDIAN_LINES
     assert statistics.median(lines[path] for path in FILES if path.name != "__init__.py") <= MEDIAN_LINES
 
