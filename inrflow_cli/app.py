@@ -20,7 +20,7 @@ from inrflow_cli import console
 from inrflow_core.errors import Exit, InrflowError, Interrupted, MissingError, OutOfMemory, UsageError, did_you_mean
 from inrflow_core.runtime.progress import first_line
 
-COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "runs", "presets", "doctor")
+COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "view", "runs", "presets", "doctor")
 """In the order of a user's work; each is the file of that name in `commands/`."""
 RENAMED = {
     "prepare": {"--num-shards": "--array-size", "--shard-index": "--array-index"},

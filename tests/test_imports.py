@@ -17,7 +17,7 @@ LAYERS = (
     *("networks", "samplers", "distances", "formats", "feature_networks", "conditioners", "domains"),
     *("methods", "datasets", "metrics"),
     *("preparation", "runs", "planning", "sample_files", "report"),
-    *("sampling", "evaluation", "training"),
+    *("sampling", "evaluation", "training", "viewer"),
     "inrflow_cli",
 )
 """Packages and loose modules from the ground up: each may import only what is before it."""
@@ -41,6 +41,7 @@ NEVER = {("methods", "domains")}
 
 DOORS = {"h5py": "inrflow_core/shards/", "deepspeed": "inrflow_core/training/engine.py", "open3d": None}
 DOORS |= {"ray": "inrflow_core/runtime/ray_pool.py", "av": "inrflow_core/visualization/video_io.py"}
+DOORS |= {"starlette": "inrflow_core/viewer/", "uvicorn": "inrflow_core/viewer/"}
 """Packages that one place alone imports; Open3D is imported by name, in inrflow_core/geometry/open3d_import.py."""
 
 MOST_LINES, LEAST_LINES, MEDIAN_LINES = 500, 40, 120

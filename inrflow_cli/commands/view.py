@@ -1,0 +1,92 @@
+"""Show samples of runs on a local page, each as the function that it is."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inrflow_cli import console
+from inrflow_cli.options import Device, Json, Threads, complete_runs
+from inrflow_core.errors import MissingError
+
+PACKAGES = ("starlette", "uvicorn")
+"""What the extra `view` installs."""
+
+Runs = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[RUN]...",
+        help="Run folders or .safetensors files, side by side. Default: the latest run that the page shows.",
+        show_default=False,
+        autocompletion=complete_runs,
+    ),
+]
+Host = Annotated[str, typer.Option(help="Address to listen at; any but the default can be reached by other machines.")]
+Port = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Port. Default: 8420, or a free one if that is in use.", show_default=False),
+]
+Memory = Annotated[float, typer.Option(min=0.01, help="Gigabytes of recorded samples that are cached.")]
+MaxSide = Annotated[int, typer.Option(min=256, max=16384, help="Largest side of a downloaded image, in pixels.")]
+Token = Annotated[bool, typer.Option("--token/--no-token", help="Require the secret part of the printed address.")]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
+
+
+def view(
+    runs: Runs = None,
+    host: Host = "127.0.0.1",
+    port: Port = None,
+    memory: Memory = 1.0,
+    max_side: MaxSide = 4096,
+    token: Token = True,
+    open: Open = False,
+    device: Device = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Show samples on a local page: zoom into images, turn clouds, change seed, class and sampler.
+
+    The page fetches nothing from the network, and is served to this machine alone unless `--host` names another address. It
+    stops with Ctrl-C.
+    """
+    _check_packages()
+    from inrflow_core.runtime import distributed
+    from inrflow_core.runtime.memory import retain_freed_pages
+    from inrflow_core.viewer import guard, server, viewed_run
+    from inrflow_core.viewer.functions import Functions
+    from inrflow_core.viewer.worker import Worker
+
+    retain_freed_pages()
+    sources = runs or [viewed_run.latest()]
+    functions = Functions(
+        viewed_run.open_runs(sources),
+        device=distributed.process_device(device),
+        memory=int(memory * 1e9),
+        max_side=max_side,
+    )
+    secret = guard.new_token() if token else None
+    with server.listen(host, port) as listener:
+        url = guard.own_address(host, listener.getsockname()[1], secret)
+        console.info(f"showing {', '.join(f'`{source}`' for source in sources)} at {url} (Ctrl-C stops)")
+        console.print_json({"url": url, "runs": [str(source) for source in sources]}, as_json=json)
+        if open:
+            import webbrowser
+
+            webbrowser.open(url)
+        page = server.Page(functions, Worker(threads))
+        try:
+            server.serve(page.app(host=host, token=secret), listener)
+        except KeyboardInterrupt:
+            console.info("stopped")
+
+
+def _check_packages() -> None:
+    """Raise MissingError without the packages of the extra."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingError(
+            f"the page needs the package `{missing[0]}`, which is not installed", hint="`pip install 'inrflow[view]'`"
+        )

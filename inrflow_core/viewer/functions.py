@@ -1,0 +1,213 @@
+"""The functions of a page: each is recorded once, and then evaluated wherever the page looks.
+
+The recorded fields and the loaded models are bounded by bytes. All methods that compute are called by the worker's
+thread alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+from inrflow_core import models
+from inrflow_core.errors import Diverged, UsageError
+from inrflow_core.fields import Field, Size, Window
+from inrflow_core.models import Model
+from inrflow_core.runtime.progress import Progress
+from inrflow_core.runtime.query_budget import CHUNK
+from inrflow_core.sampling import provenance, sample, write_samples
+from inrflow_core.sampling.labels import resolve_labels
+from inrflow_core.sampling.options import options_for_labels
+from inrflow_core.sampling.request import SampleRequest
+from inrflow_core.viewer.byte_cache import ByteCache
+from inrflow_core.viewer.selection import Selection
+from inrflow_core.viewer.viewed_run import ViewedRun
+
+MOST_LEVELS = 14
+"""Levels of the deep zoom below the one whose single tile is the whole image: beyond, float32 coordinates of neighboring pixels
+of a tile would coincide."""
+MOST_POINTS = 128_000
+"""Points of a cloud on the page."""
+DEFAULT_MEMORY = 1 << 30
+"""Bytes of recorded fields, and as many of loaded models."""
+MAX_SIDE = 4096
+"""Default of the largest side of an image that is evaluated in one request."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A function, recorded: later queries only replay its context."""
+
+    model: Model
+    weights: Path
+    field: Field
+    options: Any
+    labels: list[int] | None
+    seconds: float
+    """What the recording took."""
+
+
+class Functions:
+    """The functions of some runs, recorded when they are first needed."""
+
+    def __init__(
+        self,
+        runs: Sequence[ViewedRun],
+        *,
+        device: str = "cpu",
+        memory: int = DEFAULT_MEMORY,
+        max_side: int = MAX_SIDE,
+    ) -> None:
+        self.runs, self.device, self.max_side = list(runs), device, max_side
+        self.fields: ByteCache[Recorded] = ByteCache(memory, lambda recorded: recorded.field.size())
+        self._models: ByteCache[tuple[Model, Path]] = ByteCache(memory, lambda loaded: _model_bytes(loaded[0]))
+
+    def record(self, selection: Selection, progress: Progress | None = None) -> Recorded:
+        """The recorded function of a selection.
+
+        Raises:
+            UsageError: there is no such run, or it lacks what is selected.
+            MissingError, IntegrityError: its weights.
+        """
+        recorded = self.fields.get(selection)
+        if recorded is not None:
+            return recorded
+        model, weights = self._model(selection)
+        labels = resolve_labels(model, [selection.seed], selection.label)
+        method_settings = {} if selection.guidance is None else {"guidance": selection.guidance}
+        options = options_for_labels(
+            model, labels, sampler=selection.sampler, steps=selection.steps, method_settings=method_settings
+        )
+        started = time.perf_counter()
+        field = sample.sample_fields(model, [selection.seed], labels, options).cache_context(progress)
+        recorded = Recorded(model, weights, field, options, labels, time.perf_counter() - started)
+        self.fields.add(selection, recorded)
+        return recorded
+
+    def image(
+        self, selection: Selection, size: int | None, window: Window, progress: Progress | None = None
+    ) -> UInt8[np.ndarray, "H W C"]:
+        """`size` x `size` pixels of a window of an image; None is the training grid."""
+        recorded = self.record(selection, progress)
+        _check_view(recorded.model, "image")
+        self._check_side(size or 1)
+        sides = None if size is None else (size, size)
+        return sample.evaluate(recorded.model, recorded.field, sides, window, progress=progress)[0]
+
+    def interpolated(
+        self, selection: Selection, size: int, window: Window, kind: str, progress: Progress | None = None
+    ) -> UInt8[np.ndarray, "H W C"]:
+        """The same window of the training grid's pixels, enlarged by `bicubic` interpolation, or as they are (`pixels`)."""
+        pixels = self.image(selection, None, None, progress)
+        self._check_side(size)
+        top, left, bottom, right = window or (0.0, 0.0, 1.0, 1.0)
+        rows, columns = pixels.shape[:2]
+        box = (left * columns, top * rows, right * columns, bottom * rows)
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        method = Image.Resampling.BICUBIC if kind == "bicubic" else Image.Resampling.NEAREST
+        return np.asarray(image.resize((size, size), method, box=box)).reshape(size, size, -1)
+
+    def points(
+        self, selection: Selection, first: int, num: int, progress: Progress | None = None
+    ) -> Float32[np.ndarray, "N C"]:
+        """Points `first` ... `first + num - 1` of a cloud, with colors in [-1, 1] where the model has them.
+
+        Raises:
+            Diverged: some values are not finite.
+        """
+        recorded = self.record(selection, progress)
+        model, field = recorded.model, recorded.field
+        _check_view(model, "points")
+        if first + num > MOST_POINTS:
+            raise UsageError(f"{first + num:,} points", hint=f"give at most {MOST_POINTS:,}")
+        queries = model.domain.queries(first + num)[slice(first, first + num)].to(field.seeds.device)
+        values = field.query(queries, chunk=CHUNK, progress=progress)
+        if not values.isfinite().all():
+            raise Diverged("the cloud left the finite numbers", hint="take more steps or less guidance")
+        return model.domain.decode_values(values, num)[0]
+
+    def file(
+        self, selection: Selection, suffix: str, size: Size, window: Window, progress: Progress | None = None
+    ) -> bytes:
+        """The content of the file that `inrflow sample` writes of the same function.
+
+        Raises:
+            UsageError: no format of the domain has the suffix.
+        """
+        recorded = self.record(selection, progress)
+        self._check_file(recorded.model, suffix, size)
+        request = SampleRequest([selection.seed], recorded.labels, size, window)
+        origin = provenance.provenance(recorded.model, recorded.weights, request, recorded.options)
+        source = write_samples.SampleSource(recorded.model, request, recorded.options)
+        with tempfile.TemporaryDirectory(prefix="inrflow-view-") as folder:
+            out = Path(folder) / f"sample{suffix}"
+            (file,) = write_samples.write_samples(source, out, origin, field=recorded.field)
+            return file.read_bytes()
+
+    def _model(self, selection: Selection) -> tuple[Model, Path]:
+        if selection.run >= len(self.runs):
+            raise UsageError(f"there is no run {selection.run}", hint=f"the page has {len(self.runs)}, numbered from 0")
+        run = self.runs[selection.run]
+        weights = run.weights(selection.step, selection.ema)
+        loaded = self._models.get(weights)
+        if loaded is None:
+            loaded = models.load(weights, self.device), weights
+            self._models.add(weights, loaded)
+            # A field holds its model: without this, models would stay in memory uncounted.
+            self.fields.drop(lambda recorded: recorded.weights not in self._models)
+        return loaded
+
+    def _check_file(self, model: Model, suffix: str, size: Size) -> None:
+        formats = model.domain.FORMATS
+        if suffix.removeprefix(".") not in formats:
+            raise UsageError(
+                f"no format of {model.domain.NOUN} has the suffix `{suffix}`", hint=f"give one of {', '.join(formats)}"
+            )
+        takes_sides = model.domain.SIZE_OPTION == "--resolution"
+        if size is not None and isinstance(size, tuple) != takes_sides:
+            raise UsageError(
+                f"another size than that of {model.domain.NOUN}",
+                hint=f"give `{'resolution' if takes_sides else 'points'}`",
+            )
+        if isinstance(size, tuple):
+            self._check_side(max(size))
+
+    def _check_side(self, side: int) -> None:
+        if side > self.max_side:
+            raise UsageError(
+                f"{side:,} pixels along a side: at most {self.max_side:,}",
+                hint="look at a window of it, or open the page with a larger `--max-side`",
+            )
+
+
+def tile_window(level: int, row: int, column: int) -> tuple[float, float, float, float]:
+    """The window of a tile of the deep zoom: level 0 is the whole square, each further one halves the tiles' sides.
+
+    Raises:
+        UsageError: the level has no such tile.
+    """
+    count = 1 << level
+    if row >= count or column >= count:
+        raise UsageError(
+            f"the level {level} has no tile in row {row} and column {column}", hint=f"both are from 0 to {count - 1}"
+        )
+    return row / count, column / count, (row + 1) / count, (column + 1) / count
+
+
+def _check_view(model: Model, domain: str) -> None:
+    if domain != model.domain.NAME:
+        raise UsageError(f"`{model.preset.name}` samples {model.domain.NOUN}", hint="request what its page shows")
+
+
+def _model_bytes(model: Model) -> int:
+    tensors = model.method.state_dict().values()
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, torch.Tensor))

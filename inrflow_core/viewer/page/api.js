@@ -1,0 +1,37 @@
+// The server's addresses: each is a function (a run with its weights, a seed, a sampler) and where it is evaluated.
+
+/** The parameters of the function that a panel shows; what is empty is the preset's. */
+export function functionOf(state, panel, changes = {}) {
+  const { seed, label, guidance, sampler, steps } = state;
+  const all = { run: panel.run, step: panel.step, ema: panel.ema, seed, label, guidance, sampler, steps, ...changes };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== "" && value !== null && value !== undefined));
+}
+
+/** An address of the server, relative to the page, which has the token. */
+export function address(name, parameters) {
+  return `api/${name}?${new URLSearchParams(parameters)}`;
+}
+
+/** An answer; raises an Error with the server's own words. */
+export async function request(name, parameters, signal) {
+  const response = await fetch(address(name, parameters), { signal });
+  if (response.ok) return response;
+  const text = await response.text();
+  let words = `the server answered ${response.status}`;
+  try {
+    const { error, hint } = JSON.parse(text);
+    words = hint ? `${error}: ${hint}` : error;
+  } catch { /* not JSON: the status says it */ }
+  throw new Error(words);
+}
+
+/** Milliseconds of work that an answer took, beside its time in the queue. */
+export function milliseconds(response) {
+  const match = /work;dur=([\d.]+)/.exec(response.headers.get("server-timing") || "");
+  return match ? Number(match[1]) : null;
+}
+
+/** Milliseconds as text: `180 ms`, `2.4 s`. */
+export function duration(number) {
+  return number < 1000 ? `${Math.round(number)} ms` : `${(number / 1000).toFixed(1)} s`;
+}

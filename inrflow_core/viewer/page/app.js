@@ -1,0 +1,172 @@
+// The page: its controls, its panels, and the address that holds what is shown.
+
+import { request } from "./api.js";
+import { Panel } from "./panel.js";
+import { fromFragment, pointsAt, positionOf, toFragment } from "./state.js";
+
+const find = (id) => document.getElementById(id);
+const MOST_LISTED = 2000;
+const LARGEST_SEED = 2n ** 63n - 1n;
+
+class Page {
+  constructor(info) {
+    this.info = info;
+    this.state = fromFragment(location.hash, info);
+    this.panels = [];
+    this.connect();
+    window.addEventListener("hashchange", () => {
+      if (location.hash.slice(1) === this.fragment) return;
+      this.state = fromFragment(location.hash, info);
+      this.rebuild();
+    });
+    this.rebuild();
+  }
+
+  /** All panels anew. */
+  rebuild() {
+    for (const panel of this.panels) panel.remove();
+    this.panels = this.state.panels.map((own) => new Panel(this, own));
+    this.change();
+  }
+
+  /** Bring controls, panels and the address to the state. */
+  change() {
+    this.fillControls();
+    for (const panel of this.panels) panel.show();
+    this.remember();
+  }
+
+  remember() {
+    this.fragment = toFragment(this.state);
+    history.replaceState(null, "", `#${this.fragment}`);
+  }
+
+  close(panel) {
+    const index = this.panels.indexOf(panel);
+    this.panels.splice(index, 1);
+    this.state.panels.splice(index, 1);
+    panel.remove();
+    this.change();
+  }
+
+  add() {
+    const last = this.state.panels.at(-1);
+    const own = { run: (last.run + 1) % this.info.runs.length, step: "", ema: "" };
+    this.state.panels.push(own);
+    this.panels.push(new Panel(this, own));
+    this.change();
+  }
+
+  /** A view was moved by hand: the others of its kind follow. */
+  moved(view, where) {
+    this.state[view.constructor.name === "ImageView" ? "zoom" : "pose"] = where;
+    for (const other of this.panels.flatMap((panel) => panel.views)) {
+      if (other !== view && other.constructor === view.constructor) other.place(where);
+    }
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => { this.remember(); for (const panel of this.panels) panel.link(); }, 250);
+  }
+
+  counted(panel, number) {
+    find("num-points").textContent = number.toLocaleString("en");
+  }
+
+  connect() {
+    const set = (name, value) => { this.state[name] = value; this.change(); };
+    const shift = (by) => {
+      const seed = BigInt(this.state.seed) + by;
+      if (seed >= 0n && seed <= LARGEST_SEED) set("seed", String(seed));
+    };
+    find("previous").addEventListener("click", () => shift(-1n));
+    find("next").addEventListener("click", () => shift(1n));
+    find("random").addEventListener("click", () => set("seed", String(Math.floor(Math.random() * 1e6))));
+    find("seed").addEventListener("change", (event) => {
+      const text = event.target.value.trim();
+      if (/^\d{1,19}$/.test(text)) set("seed", String(BigInt(text)));
+      else this.fillControls();
+    });
+    for (const name of ["label", "sampler", "steps", "guidance", "compare"]) {
+      find(name).addEventListener("change", (event) => { if (event.target.validity.valid) set(name, event.target.value.trim()); });
+    }
+    for (const name of ["grid", "strip"]) find(name).addEventListener("change", (event) => set(name, event.target.checked));
+    find("points").addEventListener("input", (event) => set("points", pointsAt(Number(event.target.value))));
+    find("dot").addEventListener("input", (event) => set("dot", Number(event.target.value)));
+    find("add").addEventListener("click", () => this.add());
+    find("home").addEventListener("click", () => { for (const view of this.panels.flatMap((panel) => panel.views)) view.home(); });
+    find("share").addEventListener("click", () => this.share());
+    find("controls").addEventListener("submit", (event) => event.preventDefault());
+  }
+
+  async share() {
+    this.remember();
+    try {
+      await navigator.clipboard.writeText(location.href);
+      say("the address is on the clipboard; it works while this server runs");
+    } catch {
+      say("copy the address from the browser's bar");
+    }
+  }
+
+  /** The controls that the runs on the page have. */
+  fillControls() {
+    const { state } = this;
+    const runs = this.panels.map((panel) => panel.run);
+    find("seed").value = state.seed;
+    this.fillClasses(runs);
+    const samplers = [...new Set(runs.flatMap((run) => run.samplers))];
+    const usual = [...new Set(runs.map((run) => run.sampler).filter(Boolean))].join(", ");
+    fill("sampler", [new Option(usual ? `preset's (${usual})` : "preset's", ""), ...samplers.map((name) => new Option(name, name))], state.sampler, samplers.length);
+    const shared = (name) => [...new Set(runs.map((run) => run[name]).filter((value) => value !== null))].join(", ");
+    fillNumber("steps", state.steps, shared("steps"), runs.some((run) => run.takes_steps));
+    fillNumber("guidance", state.guidance, shared("guidance"), runs.some((run) => run.guidance !== null));
+    find("steps").max = this.info.most_steps;
+    find("strip").checked = state.strip;
+    find("strip").parentElement.hidden = !runs.some((run) => run.takes_steps);
+    find("image-controls").hidden = !runs.some((run) => run.view === "image");
+    find("cloud-controls").hidden = !runs.some((run) => run.view === "cloud");
+    find("compare").value = state.compare;
+    find("grid").checked = state.grid;
+    find("points").value = positionOf(state.points);
+    find("dot").value = state.dot;
+  }
+
+  fillClasses(runs) {
+    const labelled = runs.filter((run) => run.classes);
+    const names = [...new Set(labelled.flatMap((run) => run.class_names))];
+    const numbers = names.length ? [] : Array.from({ length: Math.min(MOST_LISTED, Math.max(0, ...labelled.map((run) => run.classes))) }, (_, index) => String(index));
+    const options = [new Option("random, by the seed", ""), ...[...names, ...numbers].map((name) => new Option(name, name))];
+    if (labelled.some((run) => run.may_be_classless)) options.splice(1, 0, new Option("none", "none"));
+    fill("label", options, this.state.label, labelled.length);
+  }
+}
+
+function fill(id, options, value, isShown) {
+  if (value && !options.some((option) => option.value === value)) options.push(new Option(value, value));
+  find(id).replaceChildren(...options);
+  find(id).value = value;
+  show(id, isShown);
+}
+
+function fillNumber(id, value, usual, isShown) {
+  find(id).value = value;
+  find(id).placeholder = usual ? `preset's: ${usual}` : "preset's";
+  show(id, isShown);
+}
+
+function show(id, isShown) {
+  find(id).hidden = !isShown;
+  document.querySelector(`label[for=${id}]`).hidden = !isShown;
+}
+
+function say(words, isBad = false) {
+  find("message").textContent = words;
+  find("message").classList.toggle("bad", isBad);
+}
+
+try {
+  const info = await (await request("info", {})).json();
+  document.title = `${info.runs.map((run) => run.name).join(", ")} - inrflow view`;
+  window.inrflowPage = new Page(info);
+} catch (error) {
+  say(error.message, true);
+}

@@ -1,0 +1,61 @@
+// What the page shows, and its form in the fragment of the address, by which it is shared.
+
+export const MOST_POINTS = 128000;
+export const LEAST_POINTS = 256;
+const STEPS_OF_SLIDER = 90;
+
+/** What is not in the fragment: seed 0 of the first run by its preset. */
+export const DEFAULTS = {
+  seed: "0", label: "", guidance: "", sampler: "", steps: "", points: 2048, dot: 40, compare: "none",
+  grid: false, strip: false, panels: [{ run: 0, step: "", ema: "" }], zoom: null, pose: null,
+};
+
+const NUMBERS = ["points", "dot"];
+const FLAGS = ["grid", "strip"];
+const TEXTS = ["seed", "label", "guidance", "sampler", "steps", "compare"];
+
+/** The fragment of a state: only what differs from the defaults. */
+export function toFragment(state) {
+  const parts = new URLSearchParams();
+  for (const name of [...TEXTS, ...NUMBERS]) if (state[name] !== DEFAULTS[name]) parts.set(name, state[name]);
+  for (const name of FLAGS) if (state[name]) parts.set(name, "1");
+  const panels = state.panels.map(({ run, step, ema }) => [run, step, ema].join(",").replace(/,+$/, "")).join(";");
+  if (panels !== "0") parts.set("panels", panels);
+  if (state.zoom) parts.set("zoom", [state.zoom.x, state.zoom.y, state.zoom.width].map((n) => +n.toPrecision(9)).join(","));
+  if (state.pose) parts.set("pose", state.pose.map((n) => +n.toFixed(4)).join(","));
+  return parts.toString();
+}
+
+/** The state of a fragment; what cannot be is left at its default. */
+export function fromFragment(fragment, info) {
+  const parts = new URLSearchParams(fragment.replace(/^#/, ""));
+  const state = structuredClone(DEFAULTS);
+  for (const name of TEXTS) if (parts.has(name)) state[name] = parts.get(name);
+  for (const name of NUMBERS) if (Number(parts.get(name)) > 0) state[name] = Number(parts.get(name));
+  for (const name of FLAGS) state[name] = parts.get(name) === "1";
+  if (!/^\d{1,19}$/.test(state.seed)) state.seed = "0";
+  state.points = Math.min(MOST_POINTS, Math.max(LEAST_POINTS, Math.round(state.points)));
+  const numbers = (name) => (parts.get(name) || "").split(",").map(Number);
+  const [zoom, pose] = [numbers("zoom"), numbers("pose")];
+  if (zoom.length === 3 && zoom.every(Number.isFinite) && zoom[2] > 0) state.zoom = { x: zoom[0], y: zoom[1], width: zoom[2] };
+  if (pose.length === 3 && pose.every(Number.isFinite) && pose.some((n) => n)) state.pose = pose;
+  state.panels = parts.has("panels") ? panelsOf(parts.get("panels"), info) : info.runs.map((_, run) => ({ run, step: "", ema: "" }));
+  return state;
+}
+
+function panelsOf(text, info) {
+  const panels = text.split(";").map((part) => part.split(","));
+  const known = panels.filter(([run]) => /^\d+$/.test(run) && Number(run) < info.runs.length);
+  const rows = known.map(([run, step = "", ema = ""]) => ({ run: Number(run), step, ema }));
+  return rows.length ? rows.slice(0, 16) : structuredClone(DEFAULTS.panels);
+}
+
+/** Points at a position of the slider, which is logarithmic. */
+export function pointsAt(position) {
+  return Math.round(LEAST_POINTS * (MOST_POINTS / LEAST_POINTS) ** (position / STEPS_OF_SLIDER));
+}
+
+/** The position of the slider for a number of points. */
+export function positionOf(points) {
+  return Math.round(STEPS_OF_SLIDER * Math.log(points / LEAST_POINTS) / Math.log(MOST_POINTS / LEAST_POINTS));
+}

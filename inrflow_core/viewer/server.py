@@ -1,0 +1,246 @@
+"""The page's server: its files, and the addresses at which it gets tiles, points and files of functions.
+
+Everything that samples is a job of one worker; a request whose client has left cancels its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import socket
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from inrflow_core import __version__
+from inrflow_core.errors import Exit, InrflowError, UsageError
+from inrflow_core.runtime.progress import Progress
+from inrflow_core.viewer import selection as parameters
+from inrflow_core.viewer.functions import MOST_LEVELS, MOST_POINTS, Functions, tile_window
+from inrflow_core.viewer.guard import Guard
+from inrflow_core.viewer.worker import BusyError, CancelledJob, Worker
+
+PAGE = Path(__file__).parent / "page"
+"""The page's files."""
+USUAL_PORT = 8420
+TILE = 256
+"""Pixels along the side of a tile."""
+STATUS = {Exit.USAGE: 400, Exit.MISSING: 404, Exit.MEMORY: 507, Exit.DIVERGED: 422}
+"""HTTP status by exit code; others are 500."""
+LEFT = 499
+"""Status of a request whose client has left."""
+POLL_SECONDS = 0.05
+"""How often a waiting request looks whether its client is still there."""
+
+Answer = Callable[[Progress], Response]
+
+
+class Page:
+    """The routes of a page over the functions of some runs."""
+
+    def __init__(self, functions: Functions, worker: Worker) -> None:
+        self.functions, self.worker = functions, worker
+
+    def app(self, *, host: str = "127.0.0.1", token: str | None = None) -> Guard:
+        """The whole application, behind the checks of `Guard`; it closes the worker when it ends."""
+        routes = [
+            Route("/", self.index),
+            *(Route(f"/api/{name}", self._endpoint(name)) for name in ("info", "record", "tile", "points", "file")),
+            Mount("/page", StaticFiles(directory=PAGE)),
+        ]
+
+        @asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            yield
+            await asyncio.to_thread(self.worker.close)
+
+        return Guard(Starlette(routes=routes, lifespan=lifespan), host=host, token=token)
+
+    async def index(self, request: Request) -> Response:
+        """The page."""
+        return Response((PAGE / "index.html").read_bytes(), media_type="text/html; charset=utf-8")
+
+    def info(self, request: Request) -> Answer:
+        """The runs and the limits, as JSON."""
+        _parse(request, {})
+        functions = self.functions
+        body = {
+            "version": __version__,
+            "runs": [run.describe() for run in functions.runs],
+            "tile": TILE,
+            "levels": MOST_LEVELS,
+            "most_points": MOST_POINTS,
+            "max_side": functions.max_side,
+            "most_steps": parameters.MOST_STEPS,
+        }
+        return lambda progress: JSONResponse(body)
+
+    def record(self, request: Request) -> Answer:
+        """Record a function; the answer has its class, its settings, its bytes and what the recording took."""
+        selection, _ = _parse(request, {})
+
+        def work(progress: Progress) -> Response:
+            is_cached = selection in self.functions.fields
+            recorded = self.functions.record(selection, progress)
+            names = list(recorded.model.metadata.get("classes") or [])
+            label = None if recorded.labels is None else recorded.labels[0]
+            body = {
+                "label": label,
+                "class": str(names[label]) if label is not None and 0 <= label < len(names) else None,
+                "options": recorded.options.provenance(None),
+                "bytes": recorded.field.size(),
+                "is_cached": is_cached,
+                "milliseconds": round(1000 * recorded.seconds, 1),
+            }
+            return JSONResponse(body)
+
+        return work
+
+    def tile(self, request: Request) -> Answer:
+        """A tile of the deep zoom as PNG: that of `level`, `row` and `column`, `size` pixels a side."""
+        own = {
+            "level": parameters.whole(0, MOST_LEVELS),
+            **{name: parameters.whole(0, 2**MOST_LEVELS) for name in ("row", "column")},
+            "size": parameters.whole(1, self.functions.max_side),
+            "kind": parameters.one_of("function", "bicubic", "pixels"),
+        }
+        selection, values = _parse(request, own)
+        window = tile_window(*parameters.required(values, "level", "row", "column"))
+        size, kind = values.get("size", TILE), values.get("kind", "function")
+
+        def work(progress: Progress) -> Response:
+            if kind == "function":
+                pixels = self.functions.image(selection, size, window, progress)
+            else:
+                pixels = self.functions.interpolated(selection, size, window, kind, progress)
+            return Response(png_bytes(pixels), media_type="image/png")
+
+        return work
+
+    def points(self, request: Request) -> Answer:
+        """`num` points from number `first` on, as little-endian float32, point after point; `x-channels` numbers each."""
+        own = {"first": parameters.whole(0, MOST_POINTS - 1), "num": parameters.whole(1, MOST_POINTS)}
+        selection, values = _parse(request, own)
+        first, num = values.get("first", 0), *parameters.required(values, "num")
+
+        def work(progress: Progress) -> Response:
+            points = self.functions.points(selection, first, num, progress)
+            headers = {"x-channels": str(points.shape[1])}
+            return Response(points.astype("<f4").tobytes(), media_type="application/octet-stream", headers=headers)
+
+        return work
+
+    def file(self, request: Request) -> Answer:
+        """The file that `inrflow sample` writes of the function, with its provenance, as a download."""
+        own = {"suffix": parameters.word(10), "window": parameters.parse_window}
+        own |= {"resolution": parameters.sides(self.functions.max_side)}
+        own |= {"points": parameters.whole(1, MOST_POINTS)}
+        selection, values = _parse(request, own)
+        (suffix,) = parameters.required(values, "suffix")
+        size = values.get("resolution", values.get("points"))
+        name = f"seed-{selection.seed}.{suffix}"
+
+        def work(progress: Progress) -> Response:
+            content = self.functions.file(selection, f".{suffix}", size, values.get("window"), progress)
+            headers = {"content-disposition": f'attachment; filename="{name}"'}
+            return Response(content, media_type="application/octet-stream", headers=headers)
+
+        return work
+
+    def _endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
+        """The route that runs the answer of a method as a job."""
+        method: Callable[[Request], Answer] = getattr(self, name)
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                answer = method(request)
+                return answer(_ignore) if name == "info" else await self._run(request, answer)
+            except InrflowError as error:
+                status = 503 if isinstance(error, BusyError) else STATUS.get(error.code, 500)
+                return JSONResponse({"error": error.message, "hint": error.hint}, status)
+            except Exception as error:  # our bug: the page says so, and the terminal has the traceback
+                traceback.print_exception(error, file=sys.stderr)
+                message = f"a bug of inrflow: {type(error).__name__}"
+                return JSONResponse({"error": message, "hint": "its traceback is in the terminal"}, 500)
+
+        return endpoint
+
+    async def _run(self, request: Request, answer: Answer) -> Response:
+        """The response of a job, with what it took; the job is cancelled where the client leaves before."""
+        started = time.perf_counter()
+        job = self.worker.submit(answer)
+        future = asyncio.wrap_future(job.future)
+        while not (await asyncio.wait([future], timeout=POLL_SECONDS))[0]:
+            if await request.is_disconnected():
+                job.cancel()
+                future.add_done_callback(_retrieve)
+                return Response(status_code=LEFT)
+        try:
+            response = future.result()
+        except CancelledJob:
+            return Response(status_code=LEFT)
+        waited, total = 1000 * job.waited, 1000 * (time.perf_counter() - started)
+        response.headers["server-timing"] = f"queue;dur={waited:.1f}, work;dur={total - waited:.1f}"
+        return response
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens; without a `port` at the usual one, or where that is in use at a free one.
+
+    Raises:
+        UsageError: the port is in use, or the host is not one of this machine's.
+    """
+    for number in (USUAL_PORT, 0) if port is None else (port,):
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, number), family=family)
+        except OSError as error:
+            if port is not None or error.errno != errno.EADDRINUSE:
+                raise UsageError(
+                    f"no server can listen at `{host}`, port {number}: {error.strerror or error}",
+                    hint="name another `--port`, or a `--host` of this machine",
+                ) from error
+    raise UsageError(f"no port is free at `{host}`", hint="name one with `--port`")
+
+
+def serve(app: Guard, listener: socket.socket) -> None:
+    """Serve a page until Ctrl-C."""
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, ws="none"
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """Pixels, uint8 (H W C), as PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _parse(request: Request, own: dict[str, Any]) -> tuple[parameters.Selection, dict[str, Any]]:
+    return parameters.parse(request.query_params.multi_items(), own)
+
+
+def _ignore(done: int, total: int) -> None:
+    """Progress of work that takes no time."""
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Take the result of a cancelled job, so that asyncio does not report it."""
+    if not future.cancelled():
+        future.exception()

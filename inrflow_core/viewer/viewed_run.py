@@ -1,0 +1,126 @@
+"""The runs of a page: what each can show, by which weights, samplers and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inrflow_core import models, registry
+from inrflow_core.config.preset import Preset
+from inrflow_core.domains._contract import domain_class
+from inrflow_core.errors import UsageError
+from inrflow_core.runs import run
+from inrflow_core.runs.checkpoint_manifest import is_checkpoint, read_manifest
+from inrflow_core.sampling.options import option_names
+
+VIEWS: Mapping[str, str] = {"image": "image", "points": "cloud"}
+"""How the page shows the samples of a domain: a deep zoom, or a cloud that turns."""
+MOST_NAMED = 2000
+"""Classes whose names the page lists."""
+
+
+@dataclass(frozen=True)
+class ViewedRun:
+    """A run folder, a checkpoint or a weights file that the page shows."""
+
+    source: Path
+    preset: Preset
+    info: Mapping[str, Any]
+    """Of its weights file: step, decay, classes."""
+    steps: tuple[int, ...]
+    """Steps of its checkpoints, ascending; of a file the one that it holds."""
+    emas: tuple[float, ...]
+    """Decays of the EMAs that it has; 0 is the weights without EMA."""
+    best: int | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it has several weights to choose from."""
+        return self.source.is_dir() and not is_checkpoint(self.source)
+
+    def weights(self, step: int | None, ema: float | None) -> Path:
+        """The weights file of a checkpoint, by default the newest when the page was opened, checked against its digest.
+
+        Raises:
+            MissingError, UsageError, IntegrityError: as `run.resolve_weights`.
+        """
+        if step is None and self.is_folder:
+            step = self.steps[-1]
+        return run.resolve_weights(self.source, ema=ema, step=step)
+
+    def describe(self) -> dict[str, Any]:
+        """What the page needs to offer its controls."""
+        part, config = self.preset.condition, self.preset.domain.config
+        classes = None if part is None else part.module.num_classes(part.config)
+        names = [str(name) for name in self.info.get("classes") or []]
+        options, sampler = option_names(self.preset), self.preset.sampler
+        settings = self.preset.method.config
+        return {
+            "name": self.source.stem if self.source.is_file() else self.source.name,
+            "view": VIEWS[self.preset.domain.name],
+            "domain": self.preset.domain.name,
+            "noun": domain_class(self.preset.domain.name).NOUN,
+            "preset": self.preset.name,
+            "method": self.preset.method.name,
+            "checkpoints": list(self.steps),
+            "best": self.best,
+            "emas": list(self.emas),
+            "classes": classes,
+            "class_names": names[: min(classes or 0, MOST_NAMED)],
+            "may_be_classless": bool(classes and part is not None and part.config.dropout),
+            "samplers": [] if sampler is None else registry.names("samplers"),
+            "sampler": None if sampler is None else sampler.name,
+            "steps": getattr(settings if sampler is None else sampler.config, "steps", None),
+            "takes_steps": sampler is not None or "steps" in options,
+            "guidance": getattr(settings, "guidance", None) if "guidance" in options and classes else None,
+            "resolution": getattr(config, "resolution", None),
+            "points": getattr(config, "num_points", None),
+            "suffixes": list(domain_class(self.preset.domain.name).FORMATS),
+        }
+
+
+def open_runs(sources: Sequence[Path]) -> list[ViewedRun]:
+    """The runs that a page shows side by side.
+
+    Raises:
+        UsageError: the page does not show samples of a run's domain, or the run needs an image, a sequence or a text.
+        MissingError, IntegrityError: a run does not exist or cannot be read.
+    """
+    return [_open(source) for source in sources]
+
+
+def latest() -> Path:
+    """The latest run that a page shows; raises MissingError if there is none."""
+    return run.latest_run(tuple(VIEWS)).folder
+
+
+def _open(source: Path) -> ViewedRun:
+    weights = run.resolve_weights(source)
+    preset, info = models.read_metadata(weights)
+    _check(source, preset)
+    if source.is_dir() and not is_checkpoint(source):
+        opened = run.open_run(source)
+        decays = read_manifest(opened.checkpoint()).ema
+        best = opened.best()
+        return ViewedRun(source, preset, info, opened.steps, (*decays, 0.0), None if best is None else best.step)
+    step, decay = info.get("step"), info.get("decay")
+    return ViewedRun(source, preset, info, (step,) if isinstance(step, int) else (), (decay or 0.0,))
+
+
+def _check(source: Path, preset: Preset) -> None:
+    """Raise UsageError for a run that the page does not show."""
+    domain = domain_class(preset.domain.name)
+    if domain.NAME not in VIEWS:
+        shown = " and ".join(domain_class(name).NOUN for name in VIEWS)
+        raise UsageError(
+            f"`{source}` samples {domain.NOUN}, which the page does not show",
+            hint=f"it shows {shown}; `inrflow sample --run {source} OUT` writes files",
+        )
+    part = preset.condition
+    if part is not None and part.module.GIVEN_AS:
+        raise UsageError(
+            f"`{source}` is conditioned on {part.module.NOUN}, which the page does not take",
+            hint=f"sample it with `inrflow sample --run {source} OUT`, adding {part.module.OPTION_HINT}",
+        )

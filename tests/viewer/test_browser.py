@@ -1,0 +1,123 @@
+"""The page in a headless Chromium: it draws tiles and points, follows its controls, and fetches nothing from elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+
+from inrflow_core.viewer import guard, server, viewed_run
+from inrflow_core.viewer.functions import Functions
+from inrflow_core.viewer.worker import Worker
+from tests import tiny
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = [
+    *("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a page of two runs, served by a thread."""
+    parent = tmp_path_factory.mktemp("runs")
+    tiny.run_folder(parent / "images", tiny.LOCAL_IMAGE)
+    tiny.run_folder(parent / "clouds", tiny.POINTS)
+    functions = Functions(viewed_run.open_runs([parent / "images", parent / "clouds"]))
+    token, listener = guard.new_token(), server.listen("127.0.0.1", None)
+    app = server.Page(functions, Worker(1)).app(token=token)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+    web = uvicorn.Server(config)
+    thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield guard.own_address("127.0.0.1", listener.getsockname()[1], token)
+    web.should_exit = True
+    thread.join(20)
+    listener.close()
+
+
+@pytest.fixture
+def page(url: str) -> Iterator[Any]:
+    """The page in a browser; it records problems, and every address that is requested."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    browser_file = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser_file is None:
+        pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)}")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_file, args=OPTIONS)
+        page = browser.new_page(viewport={"width": 1200, "height": 760})
+        page.problems, page.addresses = [], []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("request", lambda request: page.addresses.append(request.url))
+        yield page
+        browser.close()
+
+
+def wait(is_true: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end, "the page does not get there"
+        time.sleep(0.1)
+
+
+def test_the_page_draws_follows_its_controls_and_stays_on_this_machine(page: Any, url: str, tmp_path: Path):
+    page.goto(f"{url}#seed=4&points=300")
+    count = lambda: page.inner_text("#num-points")  # noqa: E731
+    wait(lambda: count() == "300" and "tile in" in page.inner_text(".panel:nth-child(1) .time"))
+    view = "window.inrflowPage.panels[1].views[0]"
+    first = page.evaluate(f"Array.from({view}.positions.slice(0, 900))")
+    assert any(first)
+    page.locator("#points").fill("40")  # the slider
+    wait(lambda: count() == "4,053")
+    assert page.evaluate(f"Array.from({view}.positions.slice(0, 900))") == first
+    requested = [address for address in page.addresses if "/api/points" in address]
+    assert "first=0&num=300" in requested[0] and "first=300&num=3753" in requested[1]
+
+    page.click("#next")
+    wait(lambda: "seed=5" in page.evaluate("location.hash"))
+    page.select_option("#label", "dog")
+    page.check("#strip")
+    wait(lambda: page.inner_text(".panel:nth-child(1) .what").startswith("dog"))
+    wait(lambda: page.evaluate("document.querySelectorAll('.steps img[src^=blob]').length") >= 4)
+    page.select_option("#compare", "bicubic")
+    page.check("#grid")
+    wait(lambda: page.evaluate("document.querySelectorAll('.panel:nth-child(1) .view').length") == 2)
+
+    with page.expect_download() as download:
+        page.hover(".panel:nth-child(1) .download")
+        page.click(".panel:nth-child(1) .download")
+    download.value.save_as(tmp_path / "shown.png")
+    assert (tmp_path / "shown.png").read_bytes()[:4] == b"\x89PNG"
+
+    page.fill("#guidance", "3")
+    page.select_option("#sampler", "dopri5")
+    page.fill("#steps", "7")
+    page.press("#steps", "Enter")
+    wait(lambda: "chooses its own steps" in page.inner_text(".panel:nth-child(1) .foot"))
+    shared = page.evaluate("location.hash")
+    assert all(
+        part in shared for part in ("seed=5", "label=dog", "steps=7", "sampler=dopri5", "compare=bicubic", "grid=1")
+    )
+    assert page.problems == []
+    outside = [address for address in page.addresses if not address.startswith((url, "blob:", "data:"))]
+    assert outside == []
+
+
+def test_a_shared_address_restores_what_it_says(page: Any, url: str):
+    page.goto(f"{url}#seed=9&label=owl&panels=1;1,2,0&points=512&pose=0,0,5&steps=3")
+    wait(lambda: page.evaluate("document.querySelectorAll('.panel').length") == 2)
+    wait(lambda: page.inner_text(".panel:nth-child(2) .what").startswith("owl"))
+    assert page.input_value("#seed") == "9" and page.input_value("#steps") == "3"
+    assert page.input_value(".panel:nth-child(2) .ema") == "0"
+    poses = page.evaluate("window.inrflowPage.panels.map((panel) => panel.views[0].pose())")
+    np.testing.assert_allclose(poses, [[0, 0, 5]] * 2, atol=1e-9)
+    assert page.problems == []

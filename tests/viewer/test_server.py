@@ -1,0 +1,242 @@
+"""The page's server: tiles and points are the function's own values, bad requests are refused, the client's leaving cancels."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from inrflow_cli.app import run
+from inrflow_core.errors import UsageError
+from inrflow_core.viewer import viewed_run
+from inrflow_core.viewer.functions import Functions
+from inrflow_core.viewer.selection import Selection
+from inrflow_core.viewer.server import Page
+from inrflow_core.viewer.worker import Worker
+from tests import tiny
+
+URL = "http://127.0.0.1:8420"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    parent = tmp_path_factory.mktemp("runs")
+    tiny.run_folder(parent / "images", tiny.LOCAL_IMAGE)
+    tiny.run_folder(parent / "clouds", tiny.POINTS)
+    return parent
+
+
+def functions_of(folders: Path, **settings: Any) -> Functions:
+    runs = viewed_run.open_runs([folders / "images", folders / "clouds"])
+    return Functions(runs, **{"max_side": 1024, **settings})
+
+
+@pytest.fixture(scope="module")
+def client(folders: Path) -> Iterator[TestClient]:
+    with TestClient(Page(functions_of(folders), Worker(1)).app(), base_url=URL) as client:
+        yield client
+
+
+def tile(client: TestClient, **parameters: Any) -> np.ndarray:
+    response = client.get("/api/tile", params=parameters)
+    assert response.status_code == 200, response.text
+    return np.asarray(Image.open(io.BytesIO(response.content)))
+
+
+def points(client: TestClient, **parameters: Any) -> np.ndarray:
+    response = client.get("/api/points", params={"run": 1, **parameters})
+    assert response.status_code == 200, response.text
+    return np.frombuffer(response.content, "<f4").reshape(-1, int(response.headers["x-channels"]))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "options"),
+    [
+        ({}, []),
+        ({"label": "dog", "guidance": 2, "ema": 0}, ["--label", "dog", "--guidance", "2", "--ema", "0"]),
+        ({"sampler": "heun", "steps": 3, "step": 2}, ["--sampler", "heun", "--steps", "3", "--checkpoint", "2"]),
+    ],
+    ids=["the preset's", "guided", "another sampler"],
+)
+def test_a_tile_equals_to_the_bit_the_window_that_sample_writes(
+    client: TestClient, folders: Path, tmp_path: Path, parameters: dict[str, Any], options: list[str]
+):
+    drawn = tile(client, seed=5, level=2, row=1, column=3, size=80, **parameters)
+    where = ["--resolution", "80", "--window", "0.25,0.75,0.5,1", "--seed", "5"]
+    assert run(["sample", "--run", str(folders / "images"), *where, *options, str(tmp_path / "out.png")]) == 0
+    np.testing.assert_array_equal(drawn, np.asarray(Image.open(tmp_path / "out.png")))
+
+
+@pytest.mark.parametrize("kind", ["function", "bicubic"])
+def test_four_neighboring_tiles_are_one_large_tile(client: TestClient, kind: str):
+    whole = tile(client, seed=2, kind=kind, level=1, row=0, column=1, size=64)
+    parts = [
+        [tile(client, seed=2, kind=kind, level=2, row=row, column=column, size=32) for column in (2, 3)]
+        for row in (0, 1)
+    ]
+    np.testing.assert_array_equal(np.block(parts), whole)
+
+
+def test_a_finer_tile_meets_the_training_pixels_at_their_centers(client: TestClient):
+    fine = tile(client, seed=3, level=0, row=0, column=0, size=18)
+    training = tile(client, seed=3, level=0, row=0, column=0, size=6, kind="pixels")
+    assert np.abs(fine[1::3, 1::3].astype(int) - training).max() <= 1
+    assert training.std() > 10
+
+
+def test_more_points_only_add_to_those_before(client: TestClient):
+    few, many = points(client, num=100), points(client, num=700)
+    np.testing.assert_allclose(many[:100], few, atol=1e-4)
+    np.testing.assert_allclose(points(client, first=100, num=600), many[100:], atol=1e-4)
+    assert many.shape == (700, 3)
+
+
+def test_a_download_is_the_file_of_sample(client: TestClient, folders: Path, tmp_path: Path):
+    for number, (suffix, parameters, options) in enumerate(
+        [
+            ("png", {"resolution": "20x30", "window": "0,0.25,0.5,1"}, ["--window", "0,0.25,0.5,1"]),
+            ("ply", {"run": 1, "points": 90}, ["--points", "90"]),
+        ]
+    ):
+        response = client.get("/api/file", params={"seed": 4, "suffix": suffix, **parameters})
+        assert response.headers["content-disposition"] == f'attachment; filename="seed-4.{suffix}"'
+        size = ["--resolution", "20x30"] if number == 0 else []
+        source = folders / ("images", "clouds")[number]
+        assert run(["sample", "--run", str(source), "--seed", "4", *size, *options, str(tmp_path / f"a.{suffix}")]) == 0
+        assert response.content == (tmp_path / f"a.{suffix}").read_bytes()
+
+
+def test_the_answers_say_what_was_sampled_and_how_long_it_took(client: TestClient):
+    info = client.get("/api/info").json()
+    assert [(one["name"], one["view"], one["emas"]) for one in info["runs"]] == [
+        ("images", "image", [0.999, 0]),
+        ("clouds", "cloud", [0.999, 0]),
+    ]
+    first = client.get("/api/record", params={"seed": 77, "label": "owl", "steps": 2})
+    assert (first.json()["class"], first.json()["is_cached"]) == ("owl", False)
+    assert "steps=2" in first.json()["options"]["sampler"] and first.json()["milliseconds"] > 0
+    again = client.get("/api/record", params={"seed": 77, "label": "owl", "steps": 2})
+    assert again.json()["is_cached"] and "work;dur=" in again.headers["server-timing"]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("tile?level=1&row=2&column=0", "the level 1 has no tile in row 2"),
+        ("tile?level=1&row=0", "`column` is missing"),
+        ("tile?level=99&row=0&column=0", "`level=99`: give a whole number from 0 to 14"),
+        ("tile?level=0&row=0&column=0&size=2000", "from 1 to 1024"),
+        ("tile?level=0&row=0&column=0&kind=cubic", "did you mean `bicubic`?"),
+        ("tile?run=1&level=0&row=0&column=0", "samples point clouds"),
+        ("points?run=1&num=128001", "`num=128001`"),
+        ("points?run=1&first=127000&num=2000", "129,000 points: give at most 128,000"),
+        ("points?run=0&num=4", "samples images"),
+        ("record?seed=-1", "`seed=-1`"),
+        ("record?seed=1&seed=2", "`seed` is repeated"),
+        ("record?sed=1", "there is no parameter `sed`: did you mean `seed`?"),
+        ("record?run=7", "there is no run 7"),
+        ("record?label=cow", "the model has no class of that name"),
+        ("record?label=%00", "control characters"),
+        ("record?sampler=hein", "did you mean `heun`?"),
+        ("record?guidance=nan", "`guidance=nan`"),
+        ("record?ema=0.5", "0.999"),
+        ("file?suffix=exe", "no format of images has the suffix `.exe`: give one of png, npz"),
+        ("file?suffix=png&resolution=8x9999", "from 1 to 1024"),
+        ("file?suffix=png&window=0,0,2,1", "give top, left, bottom and right"),
+        ("file?suffix=../x", "no format of images"),
+        ("file?suffix=png&points=5000", "another size than that of images: give `resolution`"),
+    ],
+)
+def test_a_bad_request_gets_400_with_a_reason_and_a_hint(client: TestClient, query: str, words: str):
+    response = client.get(f"/api/{query}")
+    assert response.status_code == 400, response.text
+    body = response.json()
+    assert words in f"{body['error']}: {body['hint']}"
+
+
+def test_what_does_not_exist_is_404(client: TestClient):
+    assert client.get("/api/record", params={"step": 7}).status_code == 404
+    assert client.get("/page/../server.py").status_code == 404
+    assert client.get("/page/%2e%2e/server.py").status_code == 404
+    assert client.post("/api/info").status_code == 405
+
+
+def test_recorded_fields_stay_within_their_bytes_and_the_newest_stays(folders: Path):
+    functions = functions_of(folders)
+    size = functions.record(selection(0)).field.size()
+    functions.fields.limit = 3 * size
+    for seed in range(6):
+        functions.record(selection(seed))
+        assert functions.fields.num_bytes <= 3 * size
+    assert [selection(seed) in functions.fields for seed in range(6)] == [False] * 3 + [True] * 3
+    functions.fields.limit = 1
+    functions.record(selection(9))
+    assert len(functions.fields) == 1 and selection(9) in functions.fields
+
+
+def selection(seed: int) -> Selection:
+    return Selection(seed=seed)
+
+
+def test_a_request_whose_client_leaves_is_cancelled_and_the_next_is_answered(folders: Path):
+    functions, worker = functions_of(folders), Worker(1)
+    steps, is_started, is_gone = [0], threading.Event(), threading.Event()
+    plain = functions.record
+
+    def record(selected, progress=None):
+        def counting(done: int, total: int) -> None:
+            is_started.set()
+            is_gone.wait(10)
+            steps[0] = done
+            assert progress is not None
+            progress(done, total)
+
+        return plain(selected, counting)
+
+    functions.record = record  # type: ignore[method-assign]
+    app = Page(functions, worker).app()
+    sent = asyncio.run(_leave_during(app, is_started, is_gone))
+    worker.close()
+    assert sent == [499]
+    assert steps == [1], "the job ends at its next step, of 400"
+    assert len(functions.fields) == 0 and worker.num_unfinished == 0
+
+
+async def _leave_during(app: Any, is_started: threading.Event, is_gone: threading.Event) -> list[int]:
+    """Request a sample of many steps, leave once it is under way; returns the status that nobody receives."""
+    sent: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        if not is_started.is_set():
+            await asyncio.sleep(60)  # ends by the cancellation of whoever looks
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            sent.append(message["status"])
+
+    scope = {
+        **{"type": "http", "method": "GET", "path": "/api/record", "raw_path": b"/api/record", "http_version": "1.1"},
+        **{"query_string": b"steps=400", "headers": [(b"host", b"localhost")], "scheme": "http", "root_path": ""},
+    }
+    await app(scope, receive, send)
+    is_gone.set()
+    return sent
+
+
+def test_a_run_that_the_page_does_not_show_is_refused_with_a_hint(tmp_path: Path):
+    tiny.run_folder(tmp_path / "proteins", tiny.PROTEIN)
+    with pytest.raises(UsageError, match="samples proteins, which the page does not show") as error:
+        viewed_run.open_runs([tmp_path / "proteins"])
+    assert "`inrflow sample --run" in str(error.value.hint)
+    tiny.run_folder(tmp_path / "objects", tiny.IMAGE_TO_POINTS)
+    with pytest.raises(UsageError, match="conditioned on"):
+        viewed_run.open_runs([tmp_path / "objects"])
