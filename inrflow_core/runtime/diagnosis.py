@@ -19,6 +19,7 @@ EXTRAS = {
     "pretrained": ("transformers",),
     "tensorboard": ("tensorboard",),
     "video": ("av", "imageio_ffmpeg"),
+    "view": ("starlette", "uvicorn"),
 }
 """The modules of each extra of pyproject.toml that adds a feature."""
 

@@ -97,6 +97,7 @@ def latest() -> Path:
 
 
 def _open(source: Path) -> ViewedRun:
+    source = run.find_source(source)
     weights = run.resolve_weights(source)
     preset, info = models.read_metadata(weights)
     _check(source, preset)
