@@ -211,7 +211,7 @@ def test_a_request_whose_client_leaves_is_cancelled_and_the_next_is_answered(fol
 
 
 async def _leave_during(app: Any, is_started: threading.Event, is_gone: threading.Event) -> list[int]:
-    """Request a sample of many steps, leave once it is under way; returns the status that nobody receives."""
+    """Request a sample of many steps, leave once it is under way; returns the statuses that were sent."""
     sent: list[int] = []
 
     async def receive() -> dict[str, Any]:
