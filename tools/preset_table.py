@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from inrflow_core.config import preset, preset_table
+from inrflow_core.config import from_data, preset, preset_table
+from inrflow_core.config.preset import Preset
 from inrflow_core.config.preset_table import PresetSummary, Sizes
 from inrflow_core.planning.plan import Planner
 from inrflow_core.runtime.distributed import World
@@ -24,10 +25,26 @@ HEAD = ("preset", "what it is", "parameters", "GFLOPs forward", "steps x batch",
 START, END = "<!-- table: tools/preset_table.py -->\n", "<!-- end of table -->"
 
 
+FACTS: from_data.Facts = {
+    "domain.resolution": 64,
+    "domain.channels": 3,
+    "domain.num_points": 2048,
+    "condition.classes": 10,
+    "data.held_out": "val",
+}
+"""What the table assumes of shards, in presets that take these settings from them."""
+
+
+def load(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Preset:
+    """A preset with overrides; what it takes from shards is that of FACTS."""
+    name, tables = preset.read(name, overrides)
+    return preset.resolve(name, from_data.resolved(tables, FACTS))
+
+
 def sizes_of(name: str) -> Sizes:
     """The numbers of a preset at full size; its weights are never made."""
     alone = World(0, 1, 0, torch.device("cpu"), is_launched=False)
-    loaded = preset.load(name)
+    loaded = load(name)
     planners = [Planner(stages.preset_of(loaded, stage.name), alone, "fp32", stage) for stage in loaded.stages]
     parameters, forward = planners[0].sizes()
     training = sum(planner.training_flops() for planner in planners)

@@ -70,12 +70,11 @@ def train(
     `deepspeed --no_local_rank --module inrflow_cli.app train ...` or `srun inrflow train ...`. Ctrl-C finishes the step,
     saves, and exits with code 130.
     """
-    from inrflow_core.config.preset import load
     from inrflow_core.runs import run
-    from inrflow_core.training import setup
+    from inrflow_core.training import preset_for_data, setup
 
     overrides = list(override or ()) + ([f"training.precision={precision}"] if precision else [])
-    resolved = load(preset, overrides)
+    resolved = preset_for_data.load(preset, overrides, data)
     job = setup.TrainJob(
         resolved,
         out if out is not None else run.runs_dir() / resolved.name,

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from inrflow_core import registry
-from inrflow_core.config import training
+from inrflow_core.config import from_data, training
 from inrflow_core.config.toml import parse_value, read_toml
 from inrflow_core.config.typed import NONE, present_name, present_names, settings, unset_by_name
 from inrflow_core.errors import MissingError, UsageError, did_you_mean
@@ -149,10 +149,20 @@ def names() -> list[str]:
 def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> Preset:
     """The preset with a name, or in a .toml file, with `table.key=value` overrides applied.
 
+    Raises:
+        UsageError: no such preset, or a setting that is unknown, wrong, or to be taken from shards (`from_data`).
+        MissingError: the file does not exist.
+    """
+    return resolve(*read(name_or_file, overrides))
+
+
+def read(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
+    """The name of a preset, and its tables with overrides applied, before their settings are checked.
+
     A file may begin with `name = "..."`, as the preset.toml of a run does; else its name is that of the preset.
 
     Raises:
-        UsageError: no such preset, or a setting that is unknown or wrong.
+        UsageError: no such preset, a name that is not one, or a text that is not an override.
         MissingError: the file does not exist.
     """
     path = Path(name_or_file)
@@ -167,7 +177,7 @@ def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> Pres
     name = os.fsencode(path.stem).decode(errors="replace")  # bytes that no text can hold are replaced
     if not isinstance(tables.get("name", ""), dict):
         name = check_name(tables.pop("name", name), path)
-    return resolve(name, override(tables, overrides))
+    return name, override(tables, overrides)
 
 
 def find_file(name: str) -> Path:
@@ -237,6 +247,7 @@ def resolve(name: str, tables: dict[str, Any]) -> Preset:
         UsageError: an unknown table, part or key, a wrong type, an impossible value, a missing table.
     """
     check_tables(tables)
+    from_data.check_resolved(tables)
     parts: dict[str, Any] = {}
     for table in NAMED:
         if table == "network":

@@ -128,15 +128,15 @@ INRCT_SCHEDULES = {
 
 def by_method(method: str) -> list[str]:
     """The presets of a method."""
-    return [name for name in names() if load(name).method.name == method]
+    return [name for name in names() if preset_table.load(name).method.name == method]
 
 
 def small(name: str) -> Preset:
     """The preset with small networks over a small grid, all else as it is."""
-    preset = load(name)
+    preset = preset_table.load(name)
     if preset.method.name == "consistency":
         return load(name, SMALL_INRCT + SMALL_FIELDS[preset.domain.name])
-    return load(name, SMALL + SMALL_GRIDS[preset.domain.name])
+    return preset_table.load(name, SMALL + SMALL_GRIDS[preset.domain.name])
 
 
 @pytest.mark.parametrize("name", by_method("consistency"))
@@ -267,14 +267,14 @@ def test_an_ablation_changes_one_thing(name: str):
 
 @pytest.mark.parametrize("name", names())
 def test_a_preset_survives_being_written_and_read(name: str):
-    preset = load(name)
+    preset = preset_table.load(name)
     again = resolve(name, tomli.loads(toml.to_toml(preset.table())))
     assert again == preset
 
 
 @pytest.mark.parametrize("name", names())
 def test_the_command_that_a_preset_names_for_its_data_writes_where_it_reads(name: str, monkeypatch: pytest.MonkeyPatch):
-    data, written = load(name).data.config, []
+    data, written = preset_table.load(name).data.config, []
 
     def stop(job: PrepareJob, **_: Any) -> None:
         written.append(job.out)
@@ -383,7 +383,7 @@ def test_a_setting_can_be_unset_although_its_default_is_a_value(tmp_path):
 
 def test_only_settings_of_training_are_a_value_by_default_and_can_be_unset():
     for name in names():
-        preset = load(name)
+        preset = preset_table.load(name)
         for part in (preset.domain, preset.method, *preset.networks.values(), preset.condition, preset.sampler):
             if part is not None:
                 assert not [f.name for f in fields(part.config) if unset_by_name(type(part.config), f.name)], part.name
@@ -422,7 +422,7 @@ def test_bytes_of_a_file_name_that_are_no_text_are_replaced_in_the_name_of_the_p
 def test_the_papers_images_have_the_frequencies_of_the_release():
     """From pi/2 to 7/32 of the grid's side in units of pi on [-1, 1], where it has pi to 112 pi on [0, 1] at 256 pixels."""
     found = []
-    for preset in map(load, names()):
+    for preset in map(preset_table.load, names()):
         for part in preset.networks.values():
             if preset.domain.name == "image" and getattr(part.config, "min_frequency", None) == 0.5:
                 found.append(part.config.max_frequency / preset.domain.config.resolution)

@@ -31,7 +31,7 @@ def test_sizes_are_those_of_the_built_networks(name: str):
 
 @pytest.mark.parametrize("name", preset.names())
 def test_data_and_steps_are_those_of_the_resolved_preset(name: str):
-    row, loaded = preset_table.summary(name), preset.load(name)
+    row, loaded = preset_table.summary(name), tool.load(name)
     training = loaded.training.config
     assert row.steps == tuple((s.steps, s.batch) for s in (training.for_stage(stage.name) for stage in loaded.stages))
     assert (row.shards, row.prepare) == (loaded.data.config.path, loaded.data.config.prepare)

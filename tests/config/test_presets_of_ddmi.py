@@ -11,6 +11,7 @@ import torch
 from inrflow_core import models
 from inrflow_core.config.preset import load, names
 from inrflow_core.methods._contract import StepState
+from tools import preset_table
 
 AFHQ, CELEBA = (57_201_088, 519_220_416), (69_598_144, 1_014_986_816)
 PARAMETERS = {
@@ -39,7 +40,10 @@ SMALL = [
     *("network.autoencoder.width=16", "network.autoencoder.latent_channels=4", "network.denoiser.width=16"),
     *("network.readout.width=16", "network.denoiser.head_width=16"),
 ]
-PRESETS = [name for name in names() if load(name).method.name == "latent" and load(name).domain.name == "image"]
+OF_IMAGES = ("latent", "image")
+PRESETS = [
+    name for name in names() if (preset_table.load(name).method.name, preset_table.load(name).domain.name) == OF_IMAGES
+]
 EXAMPLE = "flowers-ddmi"
 PAPERS = [name for name in PRESETS if not name.endswith(("-demo", "-lean")) and name != EXAMPLE]
 LEAN = [name for name in PRESETS if name.endswith("-lean")]

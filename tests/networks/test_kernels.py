@@ -14,10 +14,10 @@ import torch
 from torch.nn import functional
 
 from inrflow_core import models
-from inrflow_core.config import preset
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import TrainBatch
 from tests import tiny
+from tools import preset_table
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDE = {"width": 32, "heads": 4}
@@ -69,7 +69,7 @@ def test_every_attention_without_padding_may_be_flash_attention(name, monkeypatc
 
 @pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_heads_of_every_preset_have_a_multiple_of_eight_numbers(path):
-    for part in preset.load(path.stem).networks.values():
+    for part in preset_table.load(path.stem).networks.values():
         config = part.config
         sizes = [config.width // config.heads] if hasattr(config, "heads") else []
         has_decoder_heads = hasattr(config, "query_heads") and config.decoder == "attention"
