@@ -27,6 +27,7 @@ from inrflow_core.preparation import pipeline
 from inrflow_core.preparation.job import PrepareJob
 from inrflow_core.runtime import distributed
 from inrflow_core.sets import TrainBatch
+from tools import preset_table
 
 ALONE = distributed.World(0, 1, 0, torch.device("cpu"), False)
 
