@@ -47,7 +47,7 @@ def view(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Show samples on a local page: zoom into images, turn clouds, change seed, class and sampler.
+    """Show samples on a local page: zoom into images, turn clouds and meshes, play videos, change seed and sampler.
 
     The page fetches nothing from the network, and is served to this machine alone unless `--host` names another address. It
     stops with Ctrl-C.

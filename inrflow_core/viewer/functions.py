@@ -20,23 +20,29 @@ from PIL import Image
 
 from inrflow_core import models
 from inrflow_core.errors import Diverged, UsageError
-from inrflow_core.fields import Field, Size, Window
+from inrflow_core.fields import Clip, Field, Orbit, Size, Surface, Window
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sampling import provenance, sample, write_samples
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.options import options_for_labels
-from inrflow_core.sampling.request import SampleRequest
+from inrflow_core.sampling.request import SampleRequest, SizeOptions, choose_size
 from inrflow_core.viewer.byte_cache import ByteCache
 from inrflow_core.viewer.selection import Selection
-from inrflow_core.viewer.viewed_run import ViewedRun
+from inrflow_core.viewer.viewed_run import VIEWS, ViewedRun, formats_of
 
 MOST_LEVELS = 14
 """Levels of the deep zoom below the one whose single tile is the whole image: beyond, float32 coordinates of neighboring pixels
 of a tile would coincide."""
 MOST_POINTS = 128_000
 """Points of a cloud on the page."""
+MOST_GRID = 256
+"""Points of a mesh's grid along a side."""
+MOST_PIXELS = 1 << 26
+"""Pixels of all frames of a clip, or of all views of a turntable."""
+SUFFIXES = {"mesh": ".glb", "scene": ".png", "clip": ".npz"}
+"""Suffixes of files that hold what a view shows: they decide what a size means."""
 DEFAULT_MEMORY = 1 << 30
 """Bytes of recorded fields, and as many of loaded models."""
 MAX_SIDE = 4096
@@ -126,7 +132,7 @@ class Functions:
         """
         recorded = self.record(selection, progress)
         model, field = recorded.model, recorded.field
-        _check_view(model, "points")
+        _check_view(model, "cloud")
         if first + num > MOST_POINTS:
             raise UsageError(f"{first + num:,} points", hint=f"give at most {MOST_POINTS:,}")
         queries = model.domain.queries(first + num)[slice(first, first + num)].to(field.seeds.device)
@@ -135,21 +141,43 @@ class Functions:
             raise Diverged("the cloud left the finite numbers", hint="take more steps or less guidance")
         return model.domain.decode_values(values, num)[0]
 
+    def values(self, selection: Selection, view: str, sizes: SizeOptions, progress: Progress | None = None) -> Any:
+        """A `mesh`, a `clip` (T H W C), or a `scene` as cameras see it (V H W 3).
+
+        Raises:
+            UsageError: a size that the domain does not have, or that is larger than the page takes.
+        """
+        recorded = self.record(selection, progress)
+        _check_view(recorded.model, view)
+        size = self._size(recorded.model, sizes, SUFFIXES[view])
+        return sample.evaluate(recorded.model, recorded.field, size, progress=progress)[0]
+
     def file(
-        self, selection: Selection, suffix: str, size: Size, window: Window, progress: Progress | None = None
+        self,
+        selection: Selection,
+        suffix: str,
+        sizes: SizeOptions,
+        window: Window = None,
+        progress: Progress | None = None,
     ) -> bytes:
         """The content of the file that `inrflow sample` writes of the same function.
 
         Raises:
-            UsageError: no format of the domain has the suffix.
+            UsageError: no format of the domain has the suffix, or a size that it does not have.
         """
         recorded = self.record(selection, progress)
-        self._check_file(recorded.model, suffix, size)
+        model, formats = recorded.model, formats_of(recorded.model.domain)
+        if suffix.removeprefix(".") not in formats:
+            raise UsageError(
+                f"no format of {model.domain.NOUN} has the suffix `{suffix}`", hint=f"give one of {', '.join(formats)}"
+            )
+        size = self._size(model, sizes, suffix)
         request = SampleRequest([selection.seed], recorded.labels, size, window)
-        origin = provenance.provenance(recorded.model, recorded.weights, request, recorded.options)
-        source = write_samples.SampleSource(recorded.model, request, recorded.options)
+        origin = provenance.provenance(model, recorded.weights, request, recorded.options)
+        source = write_samples.SampleSource(model, request, recorded.options)
         with tempfile.TemporaryDirectory(prefix="inrflow-view-") as folder:
             out = Path(folder) / f"sample{suffix}"
+            write_samples.check_frame_rate(model, size, out)
             (file,) = write_samples.write_samples(source, out, origin, field=recorded.field)
             return file.read_bytes()
 
@@ -166,20 +194,23 @@ class Functions:
             self.fields.drop(lambda recorded: recorded.weights not in self._models)
         return loaded
 
-    def _check_file(self, model: Model, suffix: str, size: Size) -> None:
-        formats = model.domain.FORMATS
-        if suffix.removeprefix(".") not in formats:
+    def _size(self, model: Model, sizes: SizeOptions, suffix: str) -> Size:
+        """The size of a file; raises UsageError for one that the page does not take."""
+        size = choose_size(model.domain, sizes, suffix, model.frame_rate)
+        if isinstance(size, tuple | Orbit | Clip):
+            self._check_side(max(size if isinstance(size, tuple) else (size.rows, size.columns)))
+        count = 0
+        if isinstance(size, Surface) and size.resolution > MOST_GRID:
+            raise UsageError(f"a grid of {size.resolution} points along a side", hint=f"give at most {MOST_GRID}")
+        if isinstance(size, int) and size > MOST_POINTS:
+            raise UsageError(f"{size:,} points", hint=f"give at most {MOST_POINTS:,}")
+        if isinstance(size, Orbit | Clip):
+            count = (size.frames if isinstance(size, Clip) else size.views) * size.rows * size.columns
+        if count > MOST_PIXELS:
             raise UsageError(
-                f"no format of {model.domain.NOUN} has the suffix `{suffix}`", hint=f"give one of {', '.join(formats)}"
+                f"{count:,} pixels in all frames", hint=f"at most {MOST_PIXELS:,}: take fewer or smaller ones"
             )
-        takes_sides = model.domain.SIZE_OPTION == "--resolution"
-        if size is not None and isinstance(size, tuple) != takes_sides:
-            raise UsageError(
-                f"another size than that of {model.domain.NOUN}",
-                hint=f"give `{'resolution' if takes_sides else 'points'}`",
-            )
-        if isinstance(size, tuple):
-            self._check_side(max(size))
+        return size
 
     def _check_side(self, side: int) -> None:
         if side > self.max_side:
@@ -203,9 +234,11 @@ def tile_window(level: int, row: int, column: int) -> tuple[float, float, float,
     return row / count, column / count, (row + 1) / count, (column + 1) / count
 
 
-def _check_view(model: Model, domain: str) -> None:
-    if domain != model.domain.NAME:
-        raise UsageError(f"`{model.preset.name}` samples {model.domain.NOUN}", hint="request what its page shows")
+def _check_view(model: Model, view: str) -> None:
+    """Raise UsageError where samples are not shown in this way."""
+    own = VIEWS[model.domain.NAME]
+    if own != view:
+        raise UsageError(f"`{model.preset.name}` samples {model.domain.NOUN}", hint=f"request a {own}")
 
 
 def _model_bytes(model: Model) -> int:

@@ -89,14 +89,15 @@ def one_of(*allowed: str) -> Parser:
 
 
 def sides(most: int) -> Parser:
-    """A parser of rows and columns, as in `64x96`, of at most `most` each."""
+    """A parser of one side, or of rows and columns, as in `64x96`, of at most `most` each; the value is the text."""
 
-    def parse(name: str, text: str) -> tuple[int, int]:
-        match = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text)
-        rows, columns = (int(match[1]), int(match[2])) if match else (0, 0)
-        if 1 <= rows <= most and 1 <= columns <= most:
-            return rows, columns
-        raise UsageError(f"`{name}={_short(text)}`", hint=f"give rows x columns from 1 to {most}, as in `64x96`")
+    def parse(name: str, text: str) -> str:
+        match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text)
+        if match and all(1 <= int(side) <= most for side in match.groups() if side is not None):
+            return text
+        raise UsageError(
+            f"`{name}={_short(text)}`", hint=f"give one side, or rows x columns as in `64x96`, from 1 to {most}"
+        )
 
     return parse
 

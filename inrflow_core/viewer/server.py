@@ -28,7 +28,9 @@ from starlette.staticfiles import StaticFiles
 
 from inrflow_core import __version__
 from inrflow_core.errors import Exit, InrflowError, UsageError
+from inrflow_core.fields import Camera
 from inrflow_core.runtime.progress import Progress
+from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import selection as parameters
 from inrflow_core.viewer.functions import MOST_LEVELS, MOST_POINTS, Functions, tile_window
 from inrflow_core.viewer.guard import Guard
@@ -41,6 +43,10 @@ TILE = 256
 """Pixels along the side of a tile."""
 STATUS = {Exit.USAGE: 400, Exit.MISSING: 404, Exit.MEMORY: 507, Exit.DIVERGED: 422}
 """HTTP status by exit code; others are 500."""
+ROUTES = ("info", "record", "tile", "points", "mesh", "scene", "clip", "file")
+CAMERA = ("azimuth", "elevation", "distance")
+SIZES = ("resolution", "points", "frames", "views", "fps", "level", *CAMERA)
+BYTES = "application/octet-stream"
 LEFT = 499
 """Status of a request whose client has left."""
 POLL_SECONDS = 0.05
@@ -59,7 +65,7 @@ class Page:
         """The whole application, behind the checks of `Guard`; it closes the worker when it ends."""
         routes = [
             Route("/", self.index),
-            *(Route(f"/api/{name}", self._endpoint(name)) for name in ("info", "record", "tile", "points", "file")),
+            *(Route(f"/api/{name}", self._endpoint(name)) for name in ROUTES),
             Mount("/page", StaticFiles(directory=PAGE)),
         ]
 
@@ -140,26 +146,78 @@ class Page:
         def work(progress: Progress) -> Response:
             points = self.functions.points(selection, first, num, progress)
             headers = {"x-channels": str(points.shape[1])}
-            return Response(points.astype("<f4").tobytes(), media_type="application/octet-stream", headers=headers)
+            return Response(points.astype("<f4").tobytes(), media_type=BYTES, headers=headers)
+
+        return work
+
+    def mesh(self, request: Request) -> Answer:
+        """A mesh: float32 positions and normals of its vertices, their colors as bytes where it has some, and uint32 triangles."""
+        selection, values = _parse(request, self._sizes("resolution", "level"))
+
+        def work(progress: Progress) -> Response:
+            mesh = self.functions.values(selection, "mesh", _size_options(values), progress)
+            vertices, faces = len(mesh.vertices), len(mesh.faces)
+            normals = mesh.vertices * 0 if mesh.normals is None else mesh.normals
+            parts = [mesh.vertices.astype("<f4"), normals.astype("<f4"), mesh.faces.astype("<u4")]
+            parts += [] if mesh.colors is None else [mesh.colors]
+            headers = {
+                "x-vertices": str(vertices),
+                "x-faces": str(faces),
+                "x-has-colors": str(int(mesh.colors is not None)),
+            }
+            return Response(b"".join(part.tobytes() for part in parts), media_type=BYTES, headers=headers)
+
+        return work
+
+    def scene(self, request: Request) -> Answer:
+        """A scene as a camera sees it, as PNG."""
+        selection, values = _parse(request, self._sizes("resolution", *CAMERA))
+
+        def work(progress: Progress) -> Response:
+            views = self.functions.values(selection, "scene", _size_options({**values, "views": 1}), progress)
+            return Response(png_bytes(views[0]), media_type="image/png")
+
+        return work
+
+    def clip(self, request: Request) -> Answer:
+        """The frames of a clip, uint8, frame after frame, row after row; `x-shape` has frames, rows, columns and channels."""
+        selection, values = _parse(request, self._sizes("resolution", "frames"))
+
+        def work(progress: Progress) -> Response:
+            frames = self.functions.values(selection, "clip", _size_options(values), progress)
+            headers = {"x-shape": ",".join(map(str, frames.shape))}
+            return Response(frames.tobytes(), media_type=BYTES, headers=headers)
 
         return work
 
     def file(self, request: Request) -> Answer:
         """The file that `inrflow sample` writes of the function, with its provenance, as a download."""
         own = {"suffix": parameters.word(10), "window": parameters.parse_window}
-        own |= {"resolution": parameters.sides(self.functions.max_side)}
-        own |= {"points": parameters.whole(1, MOST_POINTS)}
-        selection, values = _parse(request, own)
+        selection, values = _parse(request, {**own, **self._sizes(*SIZES)})
         (suffix,) = parameters.required(values, "suffix")
-        size = values.get("resolution", values.get("points"))
-        name = f"seed-{selection.seed}.{suffix}"
+        window, sizes = values.get("window"), _size_options(values)
 
         def work(progress: Progress) -> Response:
-            content = self.functions.file(selection, f".{suffix}", size, values.get("window"), progress)
-            headers = {"content-disposition": f'attachment; filename="{name}"'}
-            return Response(content, media_type="application/octet-stream", headers=headers)
+            content = self.functions.file(selection, f".{suffix}", sizes, window, progress)
+            headers = {"content-disposition": f'attachment; filename="seed-{selection.seed}.{suffix}"'}
+            return Response(content, media_type=BYTES, headers=headers)
 
         return work
+
+    def _sizes(self, *names: str) -> dict[str, parameters.Parser]:
+        """The parsers of parameters that set the size of a sample."""
+        parsers = {
+            "resolution": parameters.sides(self.functions.max_side),
+            "points": parameters.whole(1, MOST_POINTS),
+            "frames": parameters.whole(1, 10_000),
+            "views": parameters.whole(1, 1024),
+            "fps": parameters.number(0.01, 1000),
+            "level": parameters.number(1e-6, 1e6),
+            "azimuth": parameters.number(-1e4, 1e4),
+            "elevation": parameters.number(-90, 90),
+            "distance": parameters.number(0.1, 1e4),
+        }
+        return {name: parsers[name] for name in names}
 
     def _endpoint(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         """The route that runs the answer of a method as a job."""
@@ -234,6 +292,12 @@ def png_bytes(pixels: np.ndarray) -> bytes:
 
 def _parse(request: Request, own: dict[str, Any]) -> tuple[parameters.Selection, dict[str, Any]]:
     return parameters.parse(request.query_params.multi_items(), own)
+
+
+def _size_options(values: dict[str, Any]) -> SizeOptions:
+    """The size in the values of parameters."""
+    sizes = {name: values[name] for name in SIZES if name in values and name not in CAMERA}
+    return SizeOptions(**sizes, camera=Camera(*(values.get(name) for name in CAMERA)))
 
 
 def _ignore(done: int, total: int) -> None:

@@ -14,9 +14,12 @@ from inrflow_core.errors import UsageError
 from inrflow_core.runs import run
 from inrflow_core.runs.checkpoint_manifest import is_checkpoint, read_manifest
 from inrflow_core.sampling.options import option_names
+from inrflow_core.shards import schema
 
-VIEWS: Mapping[str, str] = {"image": "image", "points": "cloud"}
-"""How the page shows the samples of a domain: a deep zoom, or a cloud that turns."""
+VIEWS: Mapping[str, str] = {
+    **{"image": "image", "points": "cloud", "shape": "mesh", "radiance": "scene", "video": "clip"},
+}
+"""How the page shows the samples of a domain: a deep zoom, a cloud or a mesh that turns, a scene seen by a camera, a clip that plays."""
 MOST_NAMED = 2000
 """Classes whose names the page lists."""
 
@@ -39,6 +42,12 @@ class ViewedRun:
     def is_folder(self) -> bool:
         """Whether it has several weights to choose from."""
         return self.source.is_dir() and not is_checkpoint(self.source)
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second of the training clips; None if they are not known."""
+        normalization = self.info.get("normalization")
+        return schema.frame_rate(normalization) if isinstance(normalization, Mapping) else None
 
     def weights(self, step: int | None, ema: float | None) -> Path:
         """The weights file of a checkpoint, by default the newest when the page was opened, checked against its digest.
@@ -77,7 +86,10 @@ class ViewedRun:
             "guidance": getattr(settings, "guidance", None) if "guidance" in options and classes else None,
             "resolution": getattr(config, "resolution", None),
             "points": getattr(config, "num_points", None),
-            "suffixes": list(domain_class(self.preset.domain.name).FORMATS),
+            "suffixes": list(formats_of(domain_class(self.preset.domain.name))),
+            "frames": getattr(config, "frames", None),
+            "rate": self.frame_rate,
+            "distance": getattr(config, "distance", None),
         }
 
 
@@ -89,6 +101,13 @@ def open_runs(sources: Sequence[Path]) -> list[ViewedRun]:
         MissingError, IntegrityError: a run does not exist or cannot be read.
     """
     return [_open(source) for source in sources]
+
+
+def formats_of(domain: Any) -> tuple[str, ...]:
+    """The formats in which a sample of a domain is downloaded."""
+    views, meshes = domain.FORMATS, domain.MESH_FORMATS
+    names = dict.fromkeys((*views, *meshes) if domain.HAS_CAMERAS else (*meshes, *views))
+    return tuple(name for name in names if not getattr(registry.find("formats", name), "IS_FOLDER", False))
 
 
 def latest() -> Path:

@@ -152,7 +152,7 @@ def test_the_answers_say_what_was_sampled_and_how_long_it_took(client: TestClien
         ("file?suffix=png&resolution=8x9999", "from 1 to 1024"),
         ("file?suffix=png&window=0,0,2,1", "give top, left, bottom and right"),
         ("file?suffix=../x", "no format of images"),
-        ("file?suffix=png&points=5000", "another size than that of images: give `resolution`"),
+        ("file?suffix=png&points=5000", "`--points` does not apply: the model samples images: use `--resolution`"),
     ],
 )
 def test_a_bad_request_gets_400_with_a_reason_and_a_hint(client: TestClient, query: str, words: str):

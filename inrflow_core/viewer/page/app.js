@@ -6,6 +6,11 @@ import { fromFragment, pointsAt, positionOf, toFragment } from "./state.js";
 
 const find = (id) => document.getElementById(id);
 const MOST_LISTED = 2000;
+const KINDS = {
+  mesh: [["grid-side", () => 64]],
+  scene: [["view-side", (run) => run?.resolution]],
+  clip: [["clip-side", (run) => run?.resolution], ["frames", (run) => run?.frames], ["rate", (run) => run?.rate ?? 8]],
+};
 const LARGEST_SEED = 2n ** 63n - 1n;
 
 class Page {
@@ -59,12 +64,12 @@ class Page {
 
   /** A view was moved by hand: the others of its kind follow. */
   moved(view, where) {
-    this.state[view.constructor.name === "ImageView" ? "zoom" : "pose"] = where;
+    this.state[view.key] = where;
     for (const other of this.panels.flatMap((panel) => panel.views)) {
-      if (other !== view && other.constructor === view.constructor) other.place(where);
+      if (other !== view && other.key === view.key) other.place(where);
     }
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => { this.remember(); for (const panel of this.panels) panel.link(); }, 250);
+    this.timer = setTimeout(() => { this.remember(); }, 250);
   }
 
   counted(panel, number) {
@@ -90,6 +95,9 @@ class Page {
     }
     for (const name of ["grid", "strip"]) find(name).addEventListener("change", (event) => set(name, event.target.checked));
     find("points").addEventListener("input", (event) => set("points", pointsAt(Number(event.target.value))));
+    for (const name of ["grid-side", "view-side", "clip-side", "frames", "rate"]) {
+      find(name).addEventListener("change", (event) => { if (event.target.validity.valid) set(name, event.target.value.trim()); });
+    }
     find("dot").addEventListener("input", (event) => set("dot", Number(event.target.value)));
     find("add").addEventListener("click", () => this.add());
     find("home").addEventListener("click", () => { for (const view of this.panels.flatMap((panel) => panel.views)) view.home(); });
@@ -124,6 +132,13 @@ class Page {
     find("strip").parentElement.hidden = !runs.some((run) => run.takes_steps);
     find("image-controls").hidden = !runs.some((run) => run.view === "image");
     find("cloud-controls").hidden = !runs.some((run) => run.view === "cloud");
+    for (const [kind, names] of Object.entries(KINDS)) {
+      find(`${kind}-controls`).hidden = !runs.some((run) => run.view === kind);
+      for (const [name, usual] of names) {
+        find(name).value = state[name];
+        find(name).placeholder = String(usual(runs.find((run) => run.view === kind)) ?? "");
+      }
+    }
     find("compare").value = state.compare;
     find("grid").checked = state.grid;
     find("points").value = positionOf(state.points);

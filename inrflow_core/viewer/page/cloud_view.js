@@ -1,8 +1,8 @@
 // A cloud that turns: points are requested in blocks of ids, and a larger number only adds to those already here.
 
-import { BufferAttribute, BufferGeometry, OrbitControls, PerspectiveCamera, Points, Scene, ShaderMaterial, WebGLRenderer }
-  from "./vendor/three.min.js";
+import { BufferAttribute, BufferGeometry, Points, ShaderMaterial } from "./vendor/three.min.js";
 import { milliseconds, request } from "./api.js";
+import { Stage } from "./stage.js";
 
 const BLOCK = 8192; // points of a request: a cloud grows visibly
 const VERTEX = `
@@ -26,19 +26,10 @@ const FRAGMENT = `
     gl_FragColor = vec4(shade * light, 1.0);
   }`;
 
-export class CloudView {
+export class CloudView extends Stage {
   constructor(element, { info, report, fail, move, count }) {
-    Object.assign(this, { info, report, fail, move, count });
-    this.element = element;
-    this.renderer = new WebGLRenderer({ antialias: true, alpha: true, preserveDrawingBuffer: true });
-    this.renderer.setPixelRatio(window.devicePixelRatio);
-    element.append(this.renderer.domElement);
-    this.scene = new Scene();
-    this.camera = new PerspectiveCamera(35, 1, 0.01, 100);
-    this.camera.position.set(2.7, 1.9, 3.5);
-    this.orbit = new OrbitControls(this.camera, this.renderer.domElement);
-    this.orbit.enablePan = false;
-    this.orbit.addEventListener("change", () => { this.draw(); if (!this.isFollowing) move(this, this.pose()); });
+    super(element, { move });
+    Object.assign(this, { info, report, fail, count });
     this.positions = new Float32Array(3 * info.most_points);
     this.tints = new Float32Array(3 * info.most_points);
     this.geometry = new BufferGeometry();
@@ -52,8 +43,6 @@ export class CloudView {
     this.scene.add(points);
     this.loaded = 0;
     this.wanted = 0;
-    this.observer = new ResizeObserver(() => this.resize());
-    this.observer.observe(element);
     this.resize();
   }
 
@@ -120,46 +109,17 @@ export class CloudView {
   }
 
   resize() {
-    const { clientWidth, clientHeight } = this.element;
-    if (!clientWidth || !clientHeight) return;
-    this.renderer.setSize(clientWidth, clientHeight, false);
-    this.camera.aspect = clientWidth / clientHeight;
-    this.camera.updateProjectionMatrix();
-    this.material.uniforms.height.value = clientHeight * window.devicePixelRatio;
+    super.resize();
+    if (this.material) this.material.uniforms.height.value = this.element.clientHeight * window.devicePixelRatio;
     this.draw();
-  }
-
-  draw() {
-    this.renderer.render(this.scene, this.camera);
-  }
-
-  pose() {
-    return this.camera.position.toArray();
-  }
-
-  /** Look from where another view looks. */
-  place(pose) {
-    this.isFollowing = true;
-    this.camera.position.fromArray(pose);
-    this.orbit.update();
-    this.isFollowing = false;
-    this.draw();
-  }
-
-  home() {
-    this.camera.position.set(2.7, 1.9, 3.5);
-    this.orbit.update();
   }
 
   destroy() {
     this.parameters = null;
     this.controller?.abort();
-    this.observer.disconnect();
-    this.orbit.dispose();
     this.geometry.dispose();
     this.material.dispose();
-    this.renderer.dispose();
-    this.renderer.domElement.remove();
+    super.destroy();
   }
 }
 

@@ -6,6 +6,8 @@ const COARSEST = 6; // the level of OpenSeadragon that has 2^6 pixels: shown fir
 const LEAST_CELL = 6; // pixels of the screen from which on the grid is drawn
 
 export class ImageView {
+  key = "zoom";
+
   /** `kind` is `function`, `bicubic` or `pixels`; `report` gets the milliseconds of each tile, `fail` an Error. */
   constructor(element, { info, kind, report, fail, move }) {
     this.info = info;

@@ -1,10 +1,16 @@
 // One run on the page: its weights, its view, its times, its downloads, and the strip of growing steps.
 
-import { address, duration, functionOf, milliseconds, request } from "./api.js";
+import { duration, functionOf, milliseconds, request } from "./api.js";
+import { ClipView } from "./clip_view.js";
 import { CloudView, tintAt } from "./cloud_view.js";
 import { ImageView } from "./image_view.js";
+import { MeshView } from "./mesh_view.js";
+import { SceneView } from "./scene_view.js";
 
 const STRIP = [1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 250, 500];
+const VIEWS = { cloud: CloudView, mesh: MeshView, scene: SceneView, clip: ClipView };
+const GRID = "64"; // of a mesh, where the page does not say another
+const UNITS = { image: "tile", cloud: "points", mesh: "mesh", scene: "view", clip: "clip" };
 const NAMES = { function: "function", bicubic: "bicubic enlargement", pixels: "training pixels" };
 
 export class Panel {
@@ -24,8 +30,7 @@ export class Panel {
       this.part(name).addEventListener("change", (event) => { own[key] = event.target.value; page.change(); });
     }
     this.part("close").addEventListener("click", () => page.close(this));
-    this.part("suffix").addEventListener("change", () => this.link());
-    for (const name of ["pointerenter", "focus"]) this.part("download").addEventListener(name, () => this.link());
+    this.part("download").addEventListener("click", () => this.download());
     document.getElementById("panels").append(this.element);
   }
 
@@ -35,24 +40,35 @@ export class Panel {
   show() {
     const { state } = this.page;
     this.fillWeights();
-    const kinds = this.run.view === "image" ? ["function", ...(state.compare === "none" ? [] : [state.compare])] : ["cloud"];
+    const kinds = this.run.view === "image" ? ["function", ...(state.compare === "none" ? [] : [state.compare])] : [this.run.view];
     if (kinds.join() !== this.kinds?.join()) this.makeViews(kinds);
     const parameters = functionOf(state, this.own);
-    const key = JSON.stringify([parameters, kinds]);
+    const key = JSON.stringify([parameters, kinds, this.size()]);
     if (key !== this.shown) {
       this.shown = key;
       this.times = {};
       this.record(parameters);
-      for (const view of this.views) view.show(parameters, this.run, state.points);
+      for (const view of this.views) view.show({ ...parameters, ...this.size() }, this.run, state.points);
     }
     for (const view of this.views) {
       view.setNumber?.(state.points);
       view.setDot?.(dotSize(state.dot));
       view.setGrid?.(state.grid);
+      view.setRate?.(Number(state.rate) || this.run.rate || 8);
     }
     this.part("close").hidden = state.panels.length < 2;
     this.showStrip();
-    this.link();
+  }
+
+  /** The size of what is shown, of a mesh, a scene or a clip. */
+  size() {
+    const { state } = this.page;
+    const all = {
+      mesh: { resolution: state["grid-side"] || GRID },
+      scene: { resolution: state["view-side"] },
+      clip: { resolution: state["clip-side"], frames: state.frames },
+    };
+    return Object.fromEntries(Object.entries(all[this.run.view] || {}).filter(([, value]) => value));
   }
 
   fillRuns() {
@@ -100,13 +116,14 @@ export class Panel {
   makeView(kind, element) {
     const common = {
       info: this.page.info,
-      report: (number) => { if (kind === "function" || kind === "cloud") this.time("view", number); },
+      report: (number) => { if (!(kind in NAMES) || kind === "function") this.time("view", number); },
       fail: (error) => this.fail(error),
       move: (view, where) => this.page.moved(view, where),
     };
-    if (kind === "cloud") {
-      const view = new CloudView(element, { ...common, count: (number) => this.page.counted(this, number) });
-      if (this.page.state.pose) view.place(this.page.state.pose);
+    const { pose } = this.page.state;
+    if (kind in VIEWS) {
+      const view = new VIEWS[kind](element, { ...common, count: (number) => this.page.counted(this, number) });
+      if (pose) view.place(pose);
       return view;
     }
     const view = new ImageView(element, { ...common, kind });
@@ -140,7 +157,7 @@ export class Panel {
     const { record, view } = this.times;
     const words = [];
     if (record !== undefined) words.push(`recorded in ${duration(record)}`);
-    if (view !== undefined) words.push(`${this.run.view === "image" ? "tile" : "points"} in ${duration(view)}`);
+    if (view !== undefined) words.push(`${UNITS[this.run.view]} in ${duration(view)}`);
     this.part("time").textContent = words.join(", ");
   }
 
@@ -150,29 +167,44 @@ export class Panel {
     this.part("time").textContent = "";
   }
 
-  /** The address of the file of what is shown. */
-  link() {
+  /** What the file of what is shown is requested with. */
+  fileParameters() {
     const suffix = this.part("suffix").value;
-    if (!suffix) return;
     const parameters = { ...functionOf(this.page.state, this.own), suffix };
     const [view] = this.views;
+    const isMesh = ["glb", "obj", "stl", "ply"].includes(suffix);
     if (this.run.view === "cloud") parameters.points = this.page.state.points;
-    if (this.run.view === "image" && view?.viewer.world.getItemCount()) {
-      const { window: shown, rows, columns } = view.window();
-      const scale = Math.min(1, this.page.info.max_side / Math.max(rows, columns));
-      if (shown[2] > shown[0] && shown[3] > shown[1]) {
-        parameters.window = shown.join(",");
-        parameters.resolution = [rows, columns].map((count) => Math.max(1, Math.floor(count * scale))).join("x");
-      }
+    else if (this.run.view === "scene" && !isMesh) Object.assign(parameters, this.size(), view.camera());
+    else if (this.run.view === "mesh" && suffix === "npz") parameters.points = 2048;
+    else if (this.run.view === "clip") Object.assign(parameters, this.size(), this.page.state.rate ? { fps: this.page.state.rate } : {});
+    else if (this.run.view !== "image") Object.assign(parameters, this.run.view === "mesh" ? this.size() : {});
+    else Object.assign(parameters, windowParameters(view, this.page.info.max_side));
+    return parameters;
+  }
+
+  /** Save the file of what is shown. */
+  async download() {
+    const button = this.part("download");
+    const parameters = this.fileParameters();
+    button.disabled = true;
+    try {
+      const blob = await (await request("file", parameters)).blob();
+      const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob) });
+      link.download = `${this.run.name}-seed-${parameters.seed}.${parameters.suffix}`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      button.disabled = false;
     }
-    this.part("download").href = address("file", parameters);
   }
 
   /** Thumbnails of the same seed with growing steps; a click takes the steps. */
   showStrip() {
     const { state, info } = this.page;
     const strip = this.part("steps");
-    strip.hidden = !state.strip || !this.run.takes_steps;
+    strip.hidden = !state.strip || !this.run.takes_steps || !["image", "cloud"].includes(this.run.view);
     const parameters = functionOf(state, this.own, { steps: "" });
     const key = JSON.stringify(parameters);
     const usual = this.run.steps;
@@ -226,6 +258,16 @@ export class Panel {
     for (const view of this.views) view.destroy();
     this.element.remove();
   }
+}
+
+/** The visible window of an image at the pixels of the screen. */
+function windowParameters(view, most) {
+  if (!view?.viewer.world.getItemCount()) return {};
+  const { window: shown, rows, columns } = view.window();
+  if (shown[2] <= shown[0] || shown[3] <= shown[1]) return {};
+  const scale = Math.min(1, most / Math.max(rows, columns));
+  const resolution = [rows, columns].map((count) => Math.max(1, Math.floor(count * scale))).join("x");
+  return { window: shown.join(","), resolution };
 }
 
 /** The size of a point in units of the cloud, from the slider's 1 to 100. */

@@ -1,0 +1,101 @@
+"""Meshes, scenes and clips on the page: the values of the same functions as the files of `inrflow sample`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from inrflow_cli.app import run
+from inrflow_core.viewer import viewed_run
+from inrflow_core.viewer.functions import Functions
+from inrflow_core.viewer.server import Page
+from inrflow_core.viewer.worker import Worker
+from tests import tiny
+
+KINDS = {"shapes": tiny.SHAPES, "scenes": tiny.RADIANCE, "videos": tiny.VIDEO}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    parent = tmp_path_factory.mktemp("runs")
+    for name, kind in KINDS.items():
+        tiny.run_folder(parent / name, kind)
+    return parent
+
+
+@pytest.fixture(scope="module")
+def client(folders: Path) -> Iterator[TestClient]:
+    functions = Functions(viewed_run.open_runs([folders / name for name in KINDS]), max_side=512)
+    with TestClient(Page(functions, Worker(1)).app(), base_url="http://127.0.0.1:8420") as client:
+        yield client
+
+
+def sampled(folders: Path, name: str, out: Path, *options: str) -> Path:
+    assert run(["sample", "--run", str(folders / name), "--seed", "6", *options, str(out)]) == 0
+    return out
+
+
+def test_a_mesh_is_closed_over_its_vertices_and_the_file_is_that_of_sample(
+    client: TestClient, folders: Path, tmp_path: Path
+):
+    response = client.get("/api/mesh", params={"seed": 6, "resolution": 12})
+    vertices, faces = (int(response.headers[f"x-{name}"]) for name in ("vertices", "faces"))
+    points = np.frombuffer(response.content, "<f4", 3 * vertices).reshape(-1, 3)
+    normals = np.frombuffer(response.content, "<f4", 3 * vertices, 12 * vertices).reshape(-1, 3)
+    corners = np.frombuffer(response.content, "<u4", 3 * faces, 24 * vertices).reshape(-1, 3)
+    assert len(response.content) == 24 * vertices + 12 * faces
+    edges = np.sort(np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]]), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] % 2 == 0).all(), "every edge has two sides"
+    assert np.abs(points).max() < 0.6
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-3)
+    file = client.get("/api/file", params={"seed": 6, "suffix": "glb", "resolution": 12})
+    assert file.content == sampled(folders, "shapes", tmp_path / "a.glb", "--resolution", "12").read_bytes()
+
+
+def test_a_view_of_a_scene_is_that_of_sample_for_the_same_camera(client: TestClient, folders: Path, tmp_path: Path):
+    camera = {"azimuth": 40, "elevation": -10, "distance": 1.5}
+    response = client.get("/api/scene", params={"run": 1, "seed": 6, "resolution": 14, **camera})
+    options = [word for name, number in camera.items() for word in (f"--{name}", str(number))]
+    sampled(folders, "scenes", tmp_path / "a.png", "--resolution", "14", "--views", "1", *options)
+    shown, written = (np.asarray(Image.open(file)) for file in (io.BytesIO(response.content), tmp_path / "a.png"))
+    np.testing.assert_array_equal(shown, written)
+
+
+def test_a_clip_is_that_of_sample_and_twice_the_frames_hold_all_of_it(
+    client: TestClient, folders: Path, tmp_path: Path
+):
+    def clip(frames: int) -> np.ndarray:
+        response = client.get("/api/clip", params={"run": 2, "seed": 6, "resolution": 10, "frames": frames})
+        shape = [int(side) for side in response.headers["x-shape"].split(",")]
+        return np.frombuffer(response.content, np.uint8).reshape(shape)
+
+    sampled(folders, "videos", tmp_path / "a.npz", "--resolution", "10", "--frames", "4")
+    with np.load(tmp_path / "a.npz") as file:
+        np.testing.assert_array_equal(clip(4), file["videos"][0])
+    assert np.abs(clip(8)[::2].astype(int) - clip(4)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("mesh?resolution=400", "a grid of 400 points along a side: give at most 256"),
+        ("mesh?run=2&resolution=8", "samples videos: request a clip"),
+        ("scene?run=1&resolution=600", "from 1 to 512"),
+        ("scene?run=2", "samples videos: request a clip"),
+        ("clip?run=2&frames=9999&resolution=512", "pixels in all frames"),
+        ("file?run=1&suffix=gif&views=900&resolution=512", "pixels in all frames"),
+        ("file?run=2&suffix=frames", "give one of png, npz, gif, webp, mp4"),
+        ("file?suffix=npz&resolution=8", "set their number with `--points`"),
+        ("tile?level=0&row=0&column=0", "samples shapes"),
+    ],
+)
+def test_what_the_page_does_not_take_gets_400_with_a_reason(client: TestClient, query: str, words: str):
+    response = client.get(f"/api/{query}")
+    assert response.status_code == 400, response.text
+    assert words in f"{response.json()['error']}: {response.json()['hint']}"
