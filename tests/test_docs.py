@@ -75,7 +75,7 @@ def test_the_metric_of_the_docs_is_one(checkout: Path):
     assert names["compute"](_inputs.Features(rows, rows), "random") == 0
 
 
-PAGES = [*Path(__file__).parents[1].glob("*.md"), *Path(__file__).parents[1].glob("docs/*.md")]
+PAGES = [*Path(__file__).parents[1].glob("*.md"), *Path(__file__).parents[1].glob("docs/**/*.md")]
 OTHERS = {"--signal", "--hostfile", "--dependency", "--gpus-per-node", "--gpus-per-task", "--no"}
 """Options of Slurm, DeepSpeed and torchrun that the pages explain."""
 PLACEHOLDERS = {"tests/PACKAGE/test_FILE.py", "inrflow_core/metrics/_NAME_inputs.py", "datasets/my_faces.py"}

@@ -85,7 +85,7 @@ def test_every_make_target_of_the_readme_is_there(checkout: Path):
 
 
 def test_every_link_of_the_readme_and_the_docs_leads_somewhere(checkout: Path):
-    pages = [checkout / "README.md", *sorted((checkout / "docs").glob("*.md"))]
+    pages = [checkout / "README.md", *sorted((checkout / "docs").rglob("*.md"))]
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"

@@ -29,7 +29,7 @@ REPLACED = {
 }
 """What is not written any more, as a regular expression, and what is written for it (docs/glossary.md)."""
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 HISTORY = {"CHANGELOG.md", "log.md"}
 """Pages that say what was: their old entries keep their words."""
 
