@@ -130,6 +130,9 @@ def _shown(trainer: Trainer, ready: CheckedTrainJob) -> Iterator[None]:
     with console.progress(ready.last - first, "steps", title=title) as progress:
 
         def report(record: LogRecord) -> None:
+            if "loss" not in record:  # rare, and of more interest than a line of progress, which the next one replaces
+                console.info(f"step {record['step']:,}: {_line(record)}")
+                return
             progress.advance(record["step"] - first - progress.done, note=_line(record))
 
         trainer.report = report
@@ -142,7 +145,6 @@ def _line(record: LogRecord) -> str:
         return f"held-out loss {record['held_out_loss']:.4f} ({record['held_out_of']})"
     if "eval" in record:
         return _scores(record)
-    of_stage = f" of `{record['stage']}`" if "stage" in record else ""  # steps of another stage take another time
     words = [
         f"loss {record['loss']:.4f}",
         f"gradient {record['gradient_norm']:.3g}",
@@ -151,8 +153,9 @@ def _line(record: LogRecord) -> str:
         f"{record['flops']:.3g} FLOP",
         f"{record['data_wait']:.1%} waiting for data",
         format_bytes(record["memory"]),
-        f"{format_duration(record['seconds_left'])} to the last step{of_stage}",
     ]
+    if "stage" in record:  # the time beside the bar is of all stages
+        words.append(f"{format_duration(record['seconds_left'])} to the last step of `{record['stage']}`")
     if record["skipped"]:
         words.append(f"{record['skipped']} steps skipped")
     return ", ".join(words)

@@ -66,10 +66,14 @@ class Extractor:
         return note(self.loaded, self.files.get(preprocessing), preprocessing)
 
 
+UNTRAINED = "untrained features: values compare with one another, not with published ones"
+"""The remark on values of random features."""
+
+
 def note(loaded: WeightsProvenance | None, expected: str | None, preprocessing: str) -> str | None:
-    """A remark if `loaded` weights are not verified, or not converted from the preprocessing's file `expected`."""
+    """A remark if there are no trained weights, or `loaded` ones are not verified or not of the preprocessing's file `expected`."""
     if loaded is None:
-        return None
+        return UNTRAINED
     if loaded.published != expected:
         return f"weights converted from `{loaded.published}`, but `{preprocessing}` belongs to `{expected}`"
     if not loaded.is_verified:
