@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrflow_cli import console
+from inrflow_cli.options import complete_models
 from inrflow_core.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +23,32 @@ Ema = Annotated[
 ]
 DEPTH_SLACK = 1e-6
 """Share of the extent by which scenes may be outside the depths of a read-out, by rounding."""
+ShippedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="A small trained model that comes with inrflow, in place of a run; docs/models.md lists them.",
+        autocompletion=complete_models,
+    ),
+]
 GuideRun = Annotated[Path | None, typer.Option("--guide-run", help="A weaker run to guide with (autoguidance).")]
 Checkpoint = Annotated[str | None, typer.Option(metavar="STEP|best", help="Checkpoint to use. Default: the latest.")]
+
+
+def source_of(run: Path | None, model: str | None) -> Path | None:
+    """The run to sample, or the weights file of a model that comes with inrflow; None for the latest run.
+
+    Raises:
+        UsageError: there are both, or no model has this name.
+    """
+    from inrflow_core.runs import shipped
+
+    if model is None:
+        return run
+    if run is not None:
+        raise UsageError("`--run` and `--model` exclude each other", hint="give one of them")
+    return shipped.weights_file(model)
 
 
 def open_model(
@@ -83,12 +108,20 @@ def open_model(
 
 def _latest(fitting: tuple[str, ...], writable: tuple[str, ...], condition: str | None) -> Path:
     """The latest run of the fitting domains; where there is none, of those that the file can hold: its error says more."""
+    from inrflow_core.runs import shipped
     from inrflow_core.runs.run import latest_run
 
     try:
         return latest_run(fitting or writable, condition).folder
     except MissingError:
-        return latest_run(writable, condition).folder
+        try:
+            return latest_run(writable, condition).folder
+        except MissingError as error:
+            models = shipped.fitting(fitting or writable, condition)
+            if models:
+                own = ", or sample one that comes with inrflow: " + ", ".join(f"`--model {name}`" for name in models)
+                raise MissingError(error.message, hint=f"{error.hint}{own}") from error
+            raise
 
 
 def guide_weights(guide: Path | None) -> Path | None:

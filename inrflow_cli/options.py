@@ -52,6 +52,13 @@ def complete_runs(incomplete: str) -> list[str]:
     return _starting(sorted(folders), incomplete)
 
 
+def complete_models(incomplete: str) -> list[str]:
+    """Models that come with inrflow, for the shell."""
+    from inrflow_core.runs import shipped
+
+    return _starting(shipped.names(), incomplete)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output that is already there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the input and estimate the cost; write nothing.")]

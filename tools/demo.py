@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import shlex
+import signal
 import string
 import subprocess
 import sys
@@ -45,6 +46,7 @@ REPORT_SECONDS = 20.0
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the trainings under way, as on Ctrl-C
     os.chdir(ROOT)
     OUT.mkdir(exist_ok=True)
     started = time.monotonic()
@@ -167,12 +169,13 @@ def enlarge_held_out() -> dict[int, tuple[float, float]]:
     items = glyphs.scan(Path(), LETTERS).splits["val"]
     items = [items[index] for index in np.linspace(0, len(items) - 1, NUM_ENLARGED).astype(int)]
     small = np.stack([glyphs.read(item, LETTERS).values for item in items])
-    fields = [
-        invert.invert(model, InputExample(image), label=item.label, steps=20)
-        for image, item in zip(small, items, strict=True)
-    ]
+    fields = []
+    for number, (image, item) in enumerate(zip(small, items, strict=True), start=1):
+        print(f"  finding the function of held-out letter {number} of {len(items)}", flush=True)
+        fields.append(invert.invert(model, InputExample(image), label=item.label, steps=20))
     scores, rows = {}, {"24 x 24": small}
     for side in (96, 192):
+        print(f"  evaluating the functions at {side} x {side} pixels", flush=True)
         truth = np.stack([glyphs.render(item.location, side) for item in items])[..., None] * 255
         finer = np.stack([sample.evaluate(model, field, (side, side))[0] for field in fields])
         rows = {

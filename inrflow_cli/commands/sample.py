@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrflow_cli import condition_options, console
-from inrflow_cli.model_options import Checkpoint, Ema, GuideRun, guide_weights, open_model, warn_of_depths
+from inrflow_cli.model_options import (
+    Checkpoint,
+    Ema,
+    GuideRun,
+    ShippedModel,
+    guide_weights,
+    open_model,
+    source_of,
+    warn_of_depths,
+)
 from inrflow_cli.options import (
     Azimuth,
     Batch,
@@ -73,6 +82,7 @@ ShardWorkers = Annotated[
 def sample(
     out: Out,
     run: Run = None,
+    shipped_model: ShippedModel = None,
     num: Num = 1,
     seed: Seed = 0,
     seeds: Seeds = None,
@@ -127,6 +137,7 @@ def sample(
     from inrflow_core.sampling.sample_to_files import OutputSettings, sample_to_files
     from inrflow_core.sampling.sharded import SampleJob
 
+    run = source_of(run, shipped_model)
     _check_field(save_field, is_fp16=field_fp16)
     camera = Camera(azimuth, elevation, distance, field_of_view)
     image_camera = condition_options.image_camera(camera)

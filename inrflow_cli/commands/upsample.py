@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inrflow_cli import console
-from inrflow_cli.model_options import Checkpoint, Ema, open_model, warn_of_depths
+from inrflow_cli.model_options import Checkpoint, Ema, ShippedModel, open_model, source_of, warn_of_depths
 from inrflow_cli.options import (
     Azimuth,
     Chunk,
@@ -76,6 +76,7 @@ Scale = Annotated[
 def upsample(
     paths: Paths,
     run: Run = None,
+    shipped_model: ShippedModel = None,
     scale: Scale = None,
     resolution: Resolution = None,
     window: Window = None,
@@ -125,6 +126,7 @@ def upsample(
     )
     from inrflow_core.sampling.sharded import SampleJob
 
+    run = source_of(run, shipped_model)
     *files, out = paths
     targets = upsample.output_paths(files, out, num, overwrite=overwrite)
     check_field_path(save_field)
@@ -135,7 +137,13 @@ def upsample(
     view = Camera(azimuth, elevation, distance, field_of_view)
     sizes = SizeOptions(resolution, points, scale, views, view, level, frames, fps)
     if len(files) == 1 and files[0].suffix == ".safetensors":
-        run_only = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
+        run_only = {
+            "--model" if shipped_model else "--run": run,
+            "--label": label,
+            "--steps": steps,
+            "--ema": ema,
+            "--checkpoint": checkpoint,
+        }
         run_only |= {"--noise": noise, "--compile": compile or None}
         run_only |= {"--save-field": save_field, "--camera": file_camera}
         reject_options(new | run_only, "does not apply to a saved field", HINT)

@@ -295,12 +295,7 @@ def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
         for model in sampling_plan.resolve_models(source, name, job.sampling)
     ]
     if job.sweeps:
-        combinations = sweep.points(job.sweeps, job.sampling)
-        targets = [
-            replace(target, name=f"{target.name}, {name}", run=f"{target.run}, {name}", sampling=sampling)
-            for target in targets
-            for name, sampling in combinations
-        ]
+        targets = sweep.combined(targets, job.sweeps, job.sampling)
     names = sampling_plan.unique_names([*taken, *(target.name for target in targets)])[len(taken) :]
     return [replace(target, name=name) for target, name in zip(targets, names, strict=True)]
 

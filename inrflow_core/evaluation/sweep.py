@@ -84,6 +84,24 @@ def points(sweeps: Sequence[Sweep], settings: SamplingSettings) -> list[tuple[st
     return list(combined.values())
 
 
+def combined(
+    targets: Sequence[EvaluatedModel], sweeps: Sequence[Sweep], settings: SamplingSettings
+) -> list[EvaluatedModel]:
+    """Every target with every combination, in the name of which a single target's own is left out; raises as `points`."""
+    combinations = points(sweeps, settings)
+    several = len(targets) > 1
+    return [
+        replace(
+            target,
+            name=f"{target.name}, {name}" if several else name,
+            run=f"{target.run}, {name}" if several else name,
+            sampling=sampling,
+        )
+        for target in targets
+        for name, sampling in combinations
+    ]
+
+
 def check_metrics(metrics: Sequence[MetricSpec]) -> None:
     """Raise UsageError for a metric of what a run encodes: how it samples does not change it."""
     for metric in metrics:

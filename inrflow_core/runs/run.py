@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +33,18 @@ HOW_TO_TRAIN = (
     "train one, for example `inrflow prepare solids` and then `inrflow train --preset solids-demo` "
     "(digits and digits-demo for images)"
 )
+
+DEMOS = {
+    "image": "digits-demo",
+    "points": "solids-demo",
+    "shape": "solids-ddmi-demo",
+    "protein": "proteins-demo",
+    "video": "moving-digits-ddmi-demo",
+    "radiance": "objects-nerf-ddmi-demo",
+}
+"""A small preset for each domain."""
+DEMOS_OF_CONDITIONS = {"image": "objects-demo", "sequence": "proteins-demo", "text": "solids-text-ddmi-demo"}
+"""A small preset for each condition that a command receives as input."""
 
 Step = int | Literal["best"] | None
 """A checkpoint: that of a step, the best one, or with None the newest."""
@@ -198,7 +210,7 @@ def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = N
     complete = [run for run in list_runs() if run.steps and _is_resolvable(run)]
     of_domains = [run for run in complete if domains is None or run.preset.domain.name in domains]
     if of_domains:
-        preferred = [run for run in of_domains if _samples_under(run.preset, condition)]
+        preferred = [run for run in of_domains if samples_under(run.preset, condition)]
         return (preferred or of_domains)[-1]
     description = "a run with a complete checkpoint" + (
         "" if domains is None else f" of the domain {' or '.join(domains)}"
@@ -206,11 +218,22 @@ def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = N
     others = f"; there are {len(complete)} of other domains" if complete else ""
     raise MissingError(
         f"looked for {description} in `{runs_dir()}` and found none{others}",
-        hint=f"{HOW_TO_TRAIN}, or name one with `--run`",
+        hint=f"{how_to_train(domains, condition)}, or name one with `--run`",
     )
 
 
-def _samples_under(preset: Preset, condition: str | None) -> bool:
+def how_to_train(domains: Collection[str] | None = None, condition: str | None = None) -> str:
+    """How to get a run whose samples are of one of these domains, under such a condition: a demo's two commands."""
+    fitting = [name for name in DEMOS if domains is not None and name in domains]
+    has_several = domains is None or {"image", "points"} <= set(domains)
+    demo = DEMOS_OF_CONDITIONS.get(condition or "") or (None if has_several else DEMOS[fitting[0]])
+    if demo is None:
+        return HOW_TO_TRAIN
+    prepare = preset.load(demo).data.config.prepare
+    return f"train one, for example `{prepare}` and then `inrflow train --preset {demo}`"
+
+
+def samples_under(preset: Preset, condition: str | None) -> bool:
     """Whether models of a preset are sampled under `condition`; if that is None, whether they need no input."""
     part = preset.condition
     if condition is not None:

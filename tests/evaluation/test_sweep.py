@@ -118,7 +118,7 @@ def test_each_combination_is_sampled_with_its_settings_from_the_same_seeds(folde
 def test_a_combination_that_the_run_cannot_have_is_refused_before_sampling(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert evaluate(folder, "out", "--sweep", "sampler.steps=3,0") == 2
-    assert "`run, sampler.steps=0`" in capsys.readouterr().err
+    assert "`sampler.steps=0`" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,48 @@
+"""Small trained models that come with inrflow: weights in fp16, each with a model card, in `inrflow_core/shipped`.
+
+`tools/ship_models.py` makes them from runs of the demos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.models import read_metadata
+from inrflow_core.runs.run import samples_under
+
+FOLDER = Path(__file__).resolve().parent.parent / "shipped"
+SUFFIX, CARD = ".safetensors", ".md"
+
+
+def names() -> list[str]:
+    """The models' names, in alphabetical order."""
+    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+
+
+def weights_file(name: str) -> Path:
+    """The weights file of a model; `runs.run.resolve_weights` checks its digest.
+
+    Raises:
+        UsageError: no model has this name.
+    """
+    known = names()
+    if name not in known:
+        raise UsageError(f"inrflow comes with no model `{name}`", hint=did_you_mean(name, known))
+    return FOLDER / f"{name}{SUFFIX}"
+
+
+def fitting(domains: Collection[str], condition: str | None = None) -> list[str]:
+    """The models whose samples are of one of these domains, under such a condition; if that is None, without an input."""
+    found = []
+    for name in names():
+        preset = read_metadata(weights_file(name))[0]
+        if preset.domain.name in domains and samples_under(preset, condition):
+            found.append(name)
+    return found
+
+
+def card(name: str) -> str:
+    """The model card of a model, in Markdown: data, licence, training, quality and limits; raises as `weights_file`."""
+    return weights_file(name).with_suffix(CARD).read_text(encoding="utf-8")

@@ -1,0 +1,95 @@
+"""Models that come with inrflow: their files, their cards, and that they sample without a run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from inrflow_cli.app import run
+from inrflow_core import models
+from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.runs import shipped
+from inrflow_core.runs.run import latest_run, resolve_weights
+from inrflow_core.storage import plain_file, safetensors_file
+from tests import tiny
+from tools import ship_models
+
+NAMES = shipped.names()
+MOST_BYTES = 10 << 20
+"""Of all models together: they are a part of every installation."""
+
+
+def test_all_models_together_are_small():
+    assert {"glyphs", "solids"} <= set(NAMES)
+    assert sum(shipped.weights_file(name).stat().st_size for name in NAMES) < MOST_BYTES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_states_the_figures_of_its_file(name):
+    file = resolve_weights(shipped.weights_file(name))
+    preset, info = models.read_metadata(file)
+    parameters = sum(math.prod(shape) for shape in safetensors_file.tensor_shapes(file).values())
+    text = shipped.card(name)
+    for figure in (
+        plain_file.file_digest(file),
+        f"`{preset.name}`",
+        f"{parameters:,} parameters",
+        f"{info['step']:,} steps",
+    ):
+        assert figure in text, figure
+    assert "## License" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_samples_without_a_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    domain = models.read_metadata(shipped.weights_file(name))[0].domain.name
+    out = {"points": "out.ply", "video": "out.gif"}.get(domain, "out.png")
+    assert (
+        run(["sample", out, "--model", name, "--steps", "2"] if domain != "image" else ["sample", out, "--model", name])
+        == 0
+    )
+    assert Path(out).stat().st_size > 0
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="comes with no model `glyph`"):
+        shipped.weights_file("glyph")
+    assert run(["sample", "a.png", "--model", "glyph"]) == 2
+    assert "did you mean `glyphs`" in capsys.readouterr().err
+    assert run(["sample", "a.png", "--model", "glyphs", "--run", "runs/a"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
+
+
+def test_without_a_run_the_hint_names_a_model_and_a_demo_that_fit(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["sample", "out.ply"]) == 3
+    hint = capsys.readouterr().err
+    assert "solids-demo" in hint and "`--model solids`" in hint and "glyphs" not in hint
+    assert run(["sample", "out.png", "--resolution", "96"]) == 3
+    assert "`--model glyphs`" in capsys.readouterr().err
+    for domains, condition, demo in (
+        (["protein"], "sequence", "proteins-demo"),
+        (["protein"], None, "proteins-demo"),
+        (["points"], "image", "objects-demo"),
+        (["shape"], "text", "solids-text-ddmi-demo"),
+        (["radiance", "video"], None, "moving-digits-ddmi-demo"),
+    ):
+        with pytest.raises(MissingError) as raised:
+            latest_run(tuple(domains), condition)
+        assert f"inrflow train --preset {demo}" in str(raised.value.hint)
+
+
+def test_shipped_weights_are_the_average_of_a_run_in_fp16(tmp_path):
+    tiny.run_folder(tmp_path / "run", tiny.IMAGE, metadata={"secret": "of the run"})
+    digest = ship_models.ship(tmp_path / "run", tmp_path / "small.safetensors")
+    assert digest == plain_file.file_digest(tmp_path / "small.safetensors")
+    source = resolve_weights(tmp_path / "run")
+    full, small = models.load(source), models.load(resolve_weights(tmp_path / "small.safetensors"))
+    assert "secret" not in small.metadata and small.metadata["step"] == 2
+    for (name, one), other in zip(full.method.state_dict().items(), small.method.state_dict().values(), strict=True):
+        torch.testing.assert_close(other, one.half().float(), msg=name)
