@@ -137,14 +137,8 @@ def upsample(
     view = Camera(azimuth, elevation, distance, field_of_view)
     sizes = SizeOptions(resolution, points, scale, views, view, level, frames, fps)
     if len(files) == 1 and files[0].suffix == ".safetensors":
-        run_only = {
-            "--model" if shipped_model else "--run": run,
-            "--label": label,
-            "--steps": steps,
-            "--ema": ema,
-            "--checkpoint": checkpoint,
-        }
-        run_only |= {"--noise": noise, "--compile": compile or None}
+        run_only = {"--model" if shipped_model else "--run": run, "--label": label, "--steps": steps, "--ema": ema}
+        run_only |= {"--checkpoint": checkpoint, "--noise": noise, "--compile": compile or None}
         run_only |= {"--save-field": save_field, "--camera": file_camera}
         reject_options(new | run_only, "does not apply to a saved field", HINT)
         model, field = _load_field(files[0], device, threads)
