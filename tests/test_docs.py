@@ -78,7 +78,12 @@ def test_the_metric_of_the_docs_is_one(checkout: Path):
 PAGES = [*Path(__file__).parents[1].glob("*.md"), *Path(__file__).parents[1].glob("docs/**/*.md")]
 OTHERS = {"--signal", "--hostfile", "--dependency", "--gpus-per-node", "--gpus-per-task", "--no"}
 """Options of Slurm, DeepSpeed and torchrun that the pages explain."""
-PLACEHOLDERS = {"tests/PACKAGE/test_FILE.py", "inrflow_core/metrics/_NAME_inputs.py", "datasets/my_faces.py"}
+PLACEHOLDERS = {
+    "tests/PACKAGE/test_FILE.py",
+    "inrflow_core/metrics/_NAME_inputs.py",
+    "datasets/my_faces.py",
+    "samplers/rk4.py",
+}
 PLACEHOLDERS |= {"tests/PACKAGE/test_BEHAVIOR.py", "tests/datasets/test_my_faces.py", "metrics/mean_distance.py"}
 """Paths in place of those of a reader's own files."""
 

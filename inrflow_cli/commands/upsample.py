@@ -126,7 +126,6 @@ def upsample(
     )
     from inrflow_core.sampling.sharded import SampleJob
 
-    run = source_of(run, shipped_model)
     *files, out = paths
     targets = upsample.output_paths(files, out, num, overwrite=overwrite)
     check_field_path(save_field)
@@ -137,8 +136,8 @@ def upsample(
     view = Camera(azimuth, elevation, distance, field_of_view)
     sizes = SizeOptions(resolution, points, scale, views, view, level, frames, fps)
     if len(files) == 1 and files[0].suffix == ".safetensors":
-        run_only = {"--model" if shipped_model else "--run": run, "--label": label, "--steps": steps, "--ema": ema}
-        run_only |= {"--checkpoint": checkpoint, "--noise": noise, "--compile": compile or None}
+        run_only = {"--run": run, "--label": label, "--steps": steps, "--ema": ema, "--checkpoint": checkpoint}
+        run_only |= {"--model": shipped_model, "--noise": noise, "--compile": compile or None}
         run_only |= {"--save-field": save_field, "--camera": file_camera}
         reject_options(new | run_only, "does not apply to a saved field", HINT)
         model, field = _load_field(files[0], device, threads)
@@ -151,7 +150,7 @@ def upsample(
         return
     domains = domains_of_files(files) if files else domains_of_options(sizes, upsampling.window)
     model, weights = open_model(
-        run, targets[0], ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
+        source_of(run, shipped_model), targets[0], ema=ema, step=parse_checkpoint(checkpoint), device=device, threads=threads,
         domains=domains,
     )  # fmt: skip
     upsample.check_model(model, has_files=bool(files))
