@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 VENDOR = Path(__file__).resolve().parent.parent / "inrflow_core" / "viewer" / "page" / "vendor"
-VERSIONS = {"openseadragon": "6.1.1", "three": "0.187.0"}
+VERSIONS = {"3dmol": "2.5.5", "openseadragon": "6.1.1", "three": "0.187.0"}
 BUNDLER = "esbuild@0.28.2"
 PARTS = (
     *(
@@ -33,8 +33,16 @@ PARTS = (
     "WebGLRenderer",
 )
 """What the page imports of three.js, beside the addon OrbitControls."""
-FILES = {"openseadragon": "build/openseadragon/openseadragon.min.js", "three": "three.min.js"}
-LICENSES = {"openseadragon": ("BSD-3-Clause", "LICENSE.txt"), "three": ("MIT", "LICENSE")}
+FILES = {
+    "3dmol": "build/3Dmol-min.js",
+    "openseadragon": "build/openseadragon/openseadragon.min.js",
+    "three": "three.min.js",
+}
+LICENSES = {
+    "3dmol": ("BSD-3-Clause", "LICENSE"),
+    "openseadragon": ("BSD-3-Clause", "LICENSE.txt"),
+    "three": ("MIT", "LICENSE"),
+}
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,20 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from inrflow_core import models
+from inrflow_core.conditioners._contract import conditioner_of_option, conditioner_part
 from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import Clip, Field, Orbit, Size, Surface, Window
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
-from inrflow_core.sampling import provenance, sample, write_samples
+from inrflow_core.sampling import condition_inputs, provenance, sample, support_cameras, write_samples
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.options import options_for_labels
 from inrflow_core.sampling.request import SampleRequest, SizeOptions, choose_size
+from inrflow_core.sets import Condition
 from inrflow_core.viewer.byte_cache import ByteCache
 from inrflow_core.viewer.selection import Selection
-from inrflow_core.viewer.viewed_run import VIEWS, ViewedRun, formats_of
+from inrflow_core.viewer.viewed_run import INPUTS, VIEWS, ViewedRun, formats_of
 
 MOST_LEVELS = 14
 """Levels of the deep zoom below the one whose single tile is the whole image: beyond, float32 coordinates of neighboring pixels
@@ -60,6 +62,10 @@ class Recorded:
     labels: list[int] | None
     seconds: float
     """What the recording took."""
+    condition: Condition
+    """That of a text or a sequence; empty without."""
+    origin: Mapping[str, str]
+    """What the provenance of its files names beside the options."""
 
 
 class Functions:
@@ -75,6 +81,7 @@ class Functions:
     ) -> None:
         self.runs, self.device, self.max_side = list(runs), device, max_side
         self.fields: ByteCache[Recorded] = ByteCache(memory, lambda recorded: recorded.field.size())
+        self._encoder: tuple[tuple[Path, str], Callable[[Any], Condition]] | None = None
         self._models: ByteCache[tuple[Model, Path]] = ByteCache(memory, lambda loaded: _model_bytes(loaded[0]))
 
     def record(self, selection: Selection, progress: Progress | None = None) -> Recorded:
@@ -93,9 +100,11 @@ class Functions:
         options = options_for_labels(
             model, labels, sampler=selection.sampler, steps=selection.steps, method_settings=method_settings
         )
+        condition, origin = self._condition(model, weights, selection)
         started = time.perf_counter()
-        field = sample.sample_fields(model, [selection.seed], labels, options).cache_context(progress)
-        recorded = Recorded(model, weights, field, options, labels, time.perf_counter() - started)
+        field = sample.sample_fields(model, [selection.seed], labels, options, condition).cache_context(progress)
+        origin = {**support_cameras.provenance(model), **origin}
+        recorded = Recorded(model, weights, field, options, labels, time.perf_counter() - started, condition, origin)
         self.fields.add(selection, recorded)
         return recorded
 
@@ -172,13 +181,13 @@ class Functions:
                 f"no format of {model.domain.NOUN} has the suffix `{suffix}`", hint=f"give one of {', '.join(formats)}"
             )
         size = self._size(model, sizes, suffix)
-        request = SampleRequest([selection.seed], recorded.labels, size, window)
+        request = SampleRequest([selection.seed], recorded.labels, size, window, condition=recorded.condition)
         origin = provenance.provenance(model, recorded.weights, request, recorded.options)
         source = write_samples.SampleSource(model, request, recorded.options)
         with tempfile.TemporaryDirectory(prefix="inrflow-view-") as folder:
             out = Path(folder) / f"sample{suffix}"
             write_samples.check_frame_rate(model, size, out)
-            (file,) = write_samples.write_samples(source, out, origin, field=recorded.field)
+            (file,) = write_samples.write_samples(source, out, {**origin, **recorded.origin}, field=recorded.field)
             return file.read_bytes()
 
     def _model(self, selection: Selection) -> tuple[Model, Path]:
@@ -193,6 +202,23 @@ class Functions:
             # A field holds its model: without this, models would stay in memory uncounted.
             self.fields.drop(lambda recorded: recorded.weights not in self._models)
         return loaded
+
+    def _condition(self, model: Model, weights: Path, selection: Selection) -> tuple[Condition, Mapping[str, str]]:
+        """The condition of a text or a sequence, of one row, and its provenance; both empty without."""
+        inputs = {name: getattr(selection, name) for name in INPUTS if getattr(selection, name) is not None}
+        if len(inputs) > 1:
+            raise UsageError(
+                f"{' and '.join(f'`{name}`' for name in inputs)} exclude each other", hint="give one of them"
+            )
+        if not inputs:
+            return {}, {}
+        name = str(conditioner_of_option(f"--{next(iter(inputs))}"))
+        part = conditioner_part(name)
+        options = {**dict.fromkeys(("text", "texts", "sequence", "fasta")), **inputs}
+        value = part.input_from_options(options)
+        if self._encoder is None or self._encoder[0] != (weights, name):  # loading it may take seconds
+            self._encoder = (weights, name), condition_inputs.make_encoder(model, name, None, self.device)
+        return self._encoder[1](value), part.provenance(options)
 
     def _size(self, model: Model, sizes: SizeOptions, suffix: str) -> Size:
         """The size of a file; raises UsageError for one that the page does not take."""

@@ -13,6 +13,8 @@ from inrflow_core.errors import UsageError, did_you_mean
 
 MOST_STEPS = 1000
 """Solver steps of one sample, at most: the papers' presets have 500."""
+MOST_RESIDUES = 1024
+"""Letters of a sequence."""
 MOST_LETTERS = 200
 """Letters of a class's name."""
 
@@ -34,6 +36,10 @@ class Selection:
     sampler: str | None = None
     steps: int | None = None
     """Solver steps; None is the preset's."""
+    text: str | None = None
+    """What the sample is described by, of a run that is conditioned on texts."""
+    sequence: str | None = None
+    """The amino acids of a protein."""
 
 
 Parser = Callable[[str, str], Any]
@@ -122,6 +128,8 @@ SELECTION: Mapping[str, Parser] = {
     "guidance": number(0, 1e6),
     "sampler": word(),
     "steps": whole(1, MOST_STEPS),
+    "text": word(1000),
+    "sequence": word(MOST_RESIDUES),
 }
 """The parameters of `Selection`."""
 

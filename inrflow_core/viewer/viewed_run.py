@@ -18,8 +18,11 @@ from inrflow_core.shards import schema
 
 VIEWS: Mapping[str, str] = {
     **{"image": "image", "points": "cloud", "shape": "mesh", "radiance": "scene", "video": "clip"},
+    "protein": "structure",
 }
-"""How the page shows the samples of a domain: a deep zoom, a cloud or a mesh that turns, a scene seen by a camera, a clip that plays."""
+"""How the page shows the samples of a domain: a deep zoom, a cloud or a mesh that turns, a scene seen by a camera, a clip that plays, a structure."""
+INPUTS = ("text", "sequence")
+"""What the page takes as a condition, by the options of `inrflow sample`."""
 MOST_NAMED = 2000
 """Classes whose names the page lists."""
 
@@ -87,6 +90,7 @@ class ViewedRun:
             "resolution": getattr(config, "resolution", None),
             "points": getattr(config, "num_points", None),
             "suffixes": list(formats_of(domain_class(self.preset.domain.name))),
+            "inputs": [name for name in INPUTS if part is not None and f"--{name}" in part.module.OPTIONS],
             "frames": getattr(config, "frames", None),
             "rate": self.frame_rate,
             "distance": getattr(config, "distance", None),
@@ -139,7 +143,7 @@ def _check(source: Path, preset: Preset) -> None:
             hint=f"it shows {shown}; `inrflow sample --run {source} OUT` writes files",
         )
     part = preset.condition
-    if part is not None and part.module.GIVEN_AS:
+    if part is not None and part.module.GIVEN_AS and not {f"--{name}" for name in INPUTS} & set(part.module.OPTIONS):
         raise UsageError(
             f"`{source}` is conditioned on {part.module.NOUN}, which the page does not take",
             hint=f"sample it with `inrflow sample --run {source} OUT`, adding {part.module.OPTION_HINT}",

@@ -18,7 +18,11 @@ from inrflow_core.viewer.server import Page
 from inrflow_core.viewer.worker import Worker
 from tests import tiny
 
-KINDS = {"shapes": tiny.SHAPES, "scenes": tiny.RADIANCE, "videos": tiny.VIDEO}
+SEQUENCE = "MKTAYIAK"
+KINDS = {
+    **{"shapes": tiny.SHAPES, "scenes": tiny.RADIANCE, "videos": tiny.VIDEO},
+    **{"proteins": tiny.PROTEIN, "described": tiny.TEXT},
+}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,16 @@ def test_a_clip_is_that_of_sample_and_twice_the_frames_hold_all_of_it(
     assert np.abs(clip(8)[::2].astype(int) - clip(4)).max() <= 1
 
 
+def test_a_protein_and_a_described_shape_are_those_of_sample(client: TestClient, folders: Path, tmp_path: Path):
+    protein = client.get("/api/file", params={"run": 3, "seed": 6, "suffix": "pdb", "sequence": SEQUENCE})
+    written = sampled(folders, "proteins", tmp_path / "a.pdb", "--sequence", SEQUENCE)
+    assert protein.content == written.read_bytes() and SEQUENCE.encode() in protein.content
+    words = {"text": "a tall cone", "resolution": 10, "level": 0.3}
+    shape = client.get("/api/file", params={"run": 4, "seed": 6, "suffix": "glb", **words})
+    options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
+    assert shape.content == sampled(folders, "described", tmp_path / "b.glb", *options).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
@@ -93,6 +107,10 @@ def test_a_clip_is_that_of_sample_and_twice_the_frames_hold_all_of_it(
         ("file?run=2&suffix=frames", "give one of png, npz, gif, webp, mp4"),
         ("file?suffix=npz&resolution=8", "set their number with `--points`"),
         ("tile?level=0&row=0&column=0", "samples shapes"),
+        ("record?run=3", "conditioned on sequences, and none is given"),
+        ("record?run=3&sequence=MKZ", "no amino acid: `Z` at 3"),
+        ("record?run=0&text=cone", "not conditioned on texts"),
+        ("record?run=4&text=cone&sequence=MK", "`text` and `sequence` exclude each other"),
     ],
 )
 def test_what_the_page_does_not_take_gets_400_with_a_reason(client: TestClient, query: str, words: str):

@@ -232,11 +232,13 @@ async def _leave_during(app: Any, is_started: threading.Event, is_gone: threadin
     return sent
 
 
-def test_a_run_that_the_page_does_not_show_is_refused_with_a_hint(tmp_path: Path):
-    tiny.run_folder(tmp_path / "proteins", tiny.PROTEIN)
-    with pytest.raises(UsageError, match="samples proteins, which the page does not show") as error:
-        viewed_run.open_runs([tmp_path / "proteins"])
-    assert "`inrflow sample --run" in str(error.value.hint)
+def test_a_run_that_the_page_does_not_show_is_refused_with_a_hint(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     tiny.run_folder(tmp_path / "objects", tiny.IMAGE_TO_POINTS)
-    with pytest.raises(UsageError, match="conditioned on"):
+    with pytest.raises(UsageError, match="conditioned on images, which the page does not take"):
         viewed_run.open_runs([tmp_path / "objects"])
+    monkeypatch.setattr(viewed_run, "VIEWS", {"points": "cloud"})
+    with pytest.raises(UsageError, match="samples images, which the page does not show") as error:
+        viewed_run.open_runs([folders / "images"])
+    assert "`inrflow sample --run" in str(error.value.hint)

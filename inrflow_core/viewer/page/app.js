@@ -1,7 +1,7 @@
 // The page: its controls, its panels, and the address that holds what is shown.
 
 import { request } from "./api.js";
-import { Panel } from "./panel.js";
+import { Panel, SEQUENCE } from "./panel.js";
 import { fromFragment, pointsAt, positionOf, toFragment } from "./state.js";
 
 const find = (id) => document.getElementById(id);
@@ -9,6 +9,7 @@ const MOST_LISTED = 2000;
 const KINDS = {
   mesh: [["grid-side", () => 64]],
   scene: [["view-side", (run) => run?.resolution]],
+  structure: [],
   clip: [["clip-side", (run) => run?.resolution], ["frames", (run) => run?.frames], ["rate", (run) => run?.rate ?? 8]],
 };
 const LARGEST_SEED = 2n ** 63n - 1n;
@@ -90,7 +91,7 @@ class Page {
       if (/^\d{1,19}$/.test(text)) set("seed", String(BigInt(text)));
       else this.fillControls();
     });
-    for (const name of ["label", "sampler", "steps", "guidance", "compare"]) {
+    for (const name of ["label", "sampler", "steps", "guidance", "text", "sequence", "tint", "compare"]) {
       find(name).addEventListener("change", (event) => { if (event.target.validity.valid) set(name, event.target.value.trim()); });
     }
     for (const name of ["grid", "strip"]) find(name).addEventListener("change", (event) => set(name, event.target.checked));
@@ -139,6 +140,12 @@ class Page {
         find(name).placeholder = String(usual(runs.find((run) => run.view === kind)) ?? "");
       }
     }
+    for (const name of ["text", "sequence"]) {
+      find(name).value = state[name];
+      show(name, runs.some((run) => run.inputs.includes(name)));
+    }
+    find("sequence").placeholder = SEQUENCE;
+    find("tint").value = state.tint;
     find("compare").value = state.compare;
     find("grid").checked = state.grid;
     find("points").value = positionOf(state.points);

@@ -5,12 +5,14 @@ import { ClipView } from "./clip_view.js";
 import { CloudView, tintAt } from "./cloud_view.js";
 import { ImageView } from "./image_view.js";
 import { MeshView } from "./mesh_view.js";
+import { ProteinView } from "./protein_view.js";
 import { SceneView } from "./scene_view.js";
 
 const STRIP = [1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 250, 500];
-const VIEWS = { cloud: CloudView, mesh: MeshView, scene: SceneView, clip: ClipView };
+const VIEWS = { cloud: CloudView, mesh: MeshView, scene: SceneView, clip: ClipView, structure: ProteinView };
+export const SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQ"; // of a protein, where the page does not say another
 const GRID = "64"; // of a mesh, where the page does not say another
-const UNITS = { image: "tile", cloud: "points", mesh: "mesh", scene: "view", clip: "clip" };
+const UNITS = { image: "tile", cloud: "points", mesh: "mesh", scene: "view", clip: "clip", structure: "structure" };
 const NAMES = { function: "function", bicubic: "bicubic enlargement", pixels: "training pixels" };
 
 export class Panel {
@@ -42,7 +44,7 @@ export class Panel {
     this.fillWeights();
     const kinds = this.run.view === "image" ? ["function", ...(state.compare === "none" ? [] : [state.compare])] : [this.run.view];
     if (kinds.join() !== this.kinds?.join()) this.makeViews(kinds);
-    const parameters = functionOf(state, this.own);
+    const parameters = this.parameters();
     const key = JSON.stringify([parameters, kinds, this.size()]);
     if (key !== this.shown) {
       this.shown = key;
@@ -54,10 +56,19 @@ export class Panel {
       view.setNumber?.(state.points);
       view.setDot?.(dotSize(state.dot));
       view.setGrid?.(state.grid);
+      view.setTint?.(state.tint);
       view.setRate?.(Number(state.rate) || this.run.rate || 8);
     }
     this.part("close").hidden = state.panels.length < 2;
     this.showStrip();
+  }
+
+  /** The parameters of the function that is shown. */
+  parameters(changes = {}) {
+    const { text, sequence } = this.page.state;
+    const inputs = { text, sequence: sequence.replace(/\s/g, "") || SEQUENCE }; // an empty text is a condition too
+    const own = Object.fromEntries(this.run.inputs.map((name) => [name, inputs[name]]));
+    return { ...functionOf(this.page.state, this.own, changes), ...own };
   }
 
   /** The size of what is shown, of a mesh, a scene or a clip. */
@@ -170,7 +181,7 @@ export class Panel {
   /** What the file of what is shown is requested with. */
   fileParameters() {
     const suffix = this.part("suffix").value;
-    const parameters = { ...functionOf(this.page.state, this.own), suffix };
+    const parameters = { ...this.parameters(), suffix };
     const [view] = this.views;
     const isMesh = ["glb", "obj", "stl", "ply"].includes(suffix);
     if (this.run.view === "cloud") parameters.points = this.page.state.points;
@@ -205,7 +216,7 @@ export class Panel {
     const { state, info } = this.page;
     const strip = this.part("steps");
     strip.hidden = !state.strip || !this.run.takes_steps || !["image", "cloud"].includes(this.run.view);
-    const parameters = functionOf(state, this.own, { steps: "" });
+    const parameters = this.parameters({ steps: "" });
     const key = JSON.stringify(parameters);
     const usual = this.run.steps;
     if (strip.hidden) { this.stripController?.abort(); this.stripShown = null; return; }

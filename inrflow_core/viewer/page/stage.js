@@ -5,6 +5,8 @@ import { OrbitControls, PerspectiveCamera, Scene, WebGLRenderer } from "./vendor
 /** Where the camera is at first, for content in [-1, 1]. */
 export const HOME = [2.7, 1.9, 3.5];
 
+const ANGLE = 35 * Math.PI / 180;
+
 export class Stage {
   key = "pose";
 
@@ -30,7 +32,9 @@ export class Stage {
     const { clientWidth, clientHeight } = this.element;
     if (!clientWidth || !clientHeight) return;
     this.renderer.setSize(clientWidth, clientHeight, false);
-    this.camera.aspect = clientWidth / clientHeight;
+    const aspect = this.camera.aspect = clientWidth / clientHeight;
+    // The angle is that of the shorter side.
+    this.camera.fov = 2 * Math.atan(Math.tan(ANGLE / 2) / Math.min(1, aspect)) * 180 / Math.PI;
     this.camera.updateProjectionMatrix();
     this.draw();
   }

@@ -72,7 +72,7 @@ def test_a_port_in_use_and_a_run_that_is_not_shown_are_errors(
     with socket.create_server(("127.0.0.1", 0)) as other:
         assert run(["view", str(folder), "--port", str(other.getsockname()[1])]) == 2
     assert "name another `--port`" in capsys.readouterr().err
-    tiny.run_folder(tmp_path / "proteins", tiny.PROTEIN)
-    assert run(["view", str(tmp_path / "proteins")]) == 2
-    assert "which the page does not show" in capsys.readouterr().err
+    tiny.run_folder(tmp_path / "objects", tiny.IMAGE_TO_POINTS)
+    assert run(["view", str(tmp_path / "objects")]) == 2
+    assert "which the page does not take" in capsys.readouterr().err
     assert run(["view", str(tmp_path / "none")]) == 3
