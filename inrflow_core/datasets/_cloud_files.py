@@ -25,7 +25,7 @@ ARRAYS = (".npy", ".npz")
 UNREAD = re.compile(r"\.(las|laz|e57|pts|ptx|asc|txt|csv|copc|rcp|fls|(ply|xyz|pcd|npy)\.gz)$", re.IGNORECASE)
 """Endings of files that may be clouds in formats that are not read: counted and named rather than left out."""
 NAME = "points"
-"""The array of an .npz file that is read where there are several."""
+"""The array of an .npz file that is read where several could be."""
 MOST_COLUMNS = 9
 """Columns of an array of points: positions, and colors and normals, which are left out."""
 LARGEST_TEXT = 1 << 28
@@ -33,6 +33,8 @@ LARGEST_TEXT = 1 << 28
 MOST_CLOUDS = 1_000_000
 """Clouds of one array."""
 COMMENTS = (b"#", b"//")
+MARK = b"\xef\xbb\xbf"
+"""The byte order mark that some editors begin a text with."""
 T = TypeVar("T")
 
 
@@ -87,32 +89,35 @@ def _array(path: Path, row: int | None) -> Num[np.ndarray, "N C"]:
             f"it is an array of shape {shape}, not points (N, 3) or clouds of them (B, N, 3); up to {MOST_COLUMNS} columns are "
             "allowed, of which the first three are read"
         )
-    values = _loaded(str(path), name)
+    values = _plainly(lambda: _loaded(path, name, path.stat().st_mtime_ns))
     if values.dtype.kind not in "fiu":
         raise UnreadableItemError(f"its numbers are {values.dtype}, not floating-point numbers or integers")
     return np.asarray(values[..., :3] if row is None else values[row, :, :3])
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(path: str, name: str) -> np.ndarray:
-    """The array of a file; a worker reads the clouds of one file one after the other."""
-    return _plainly(lambda: array_file.read_array(Path(path), name))
+def _loaded(path: Path, name: str, changed: int) -> np.ndarray:
+    """The array of a file that changed at that time; a worker reads the clouds of one file one after the other."""
+    return array_file.read_array(path, name)
 
 
-@functools.lru_cache(maxsize=64)
 def _header(path: Path) -> tuple[tuple[int, ...], str]:
-    """The shape of the array of clouds in a file, and its name in an .npz file.
+    """The shape of the array of clouds in a file, and its name in an .npz file: `points`, or the only one that can be points.
 
     Raises:
-        UnreadableItemError: it cannot be read, or has several arrays of which none is called `points`.
+        UnreadableItemError: it cannot be read, or has several arrays of which none or more than one can be points.
     """
     shapes = _plainly(lambda: array_file.array_shapes(path))
-    if len(shapes) > 1 and NAME not in shapes:
-        names = ", ".join(f"`{name}`" for name in list(shapes)[:5])
-        raise UnreadableItemError(f"it has the arrays {names}, and none of them is called `{NAME}`")
+    fitting = [name for name, shape in shapes.items() if len(shape) in (2, 3) and shape[-1] == 3]
     if not shapes:
         raise UnreadableItemError("it has no arrays")
-    name = NAME if len(shapes) > 1 else next(iter(shapes))
+    candidates = [NAME] if NAME in shapes else fitting if len(shapes) > 1 else list(shapes)
+    if len(candidates) != 1:
+        arrays = ", ".join(f"`{name}` {shape}" for name, shape in list(shapes.items())[:5])
+        raise UnreadableItemError(
+            f"it has the arrays {arrays}: one called `{NAME}`, or a single one of shape (N, 3) or (B, N, 3) is expected"
+        )
+    [name] = candidates
     return shapes[name], name
 
 
@@ -139,7 +144,11 @@ def _xyz(content: bytes) -> Num[np.ndarray, "N 3"]:
     """A point a line, its numbers separated by blanks, commas or semicolons; a first line with the number of points is left out."""
     if len(content) > LARGEST_TEXT:
         raise UnreadableItemError(f"it is a text of more than {LARGEST_TEXT >> 20} MiB; save it as .ply or .npy")
-    lines = [line for raw in content.splitlines() if (line := raw.strip()) and not line.startswith(COMMENTS)]
+    lines = [
+        line
+        for raw in content.removeprefix(MARK).splitlines()
+        if (line := raw.strip()) and not line.startswith(COMMENTS)
+    ]
     if lines and lines[0] == b"%d" % (len(lines) - 1):
         lines = lines[1:]
     if not lines:

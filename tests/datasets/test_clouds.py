@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,30 @@ def test_an_array_of_several_clouds_has_an_item_for_each(tmp_path: Path):
         np.testing.assert_allclose(in_order(restored(read(tmp_path, name))), in_order(stack[3, :, :3]), atol=1e-6)
 
 
+def test_of_several_arrays_the_one_called_points_or_the_only_one_that_can_be_is_read(tmp_path: Path):
+    stack, colors = RNG.normal(size=(2, 40, 3)), np.zeros(40)
+    np.savez(tmp_path / "named.npz", normals=POINTS[::-1], points=POINTS)
+    np.savez(tmp_path / "alone.npz", R=colors, coords=POINTS, G=colors)
+    np.savez(tmp_path / "stack.npz", R=colors, clouds=stack)
+    for name, points in (("named.npz", POINTS), ("alone.npz", POINTS), ("stack.npz/000001", stack[1])):
+        np.testing.assert_allclose(in_order(restored(read(tmp_path, name))), in_order(points), atol=2e-6)
+    np.savez(tmp_path / "two.npz", a=POINTS, b=POINTS)
+    np.savez(tmp_path / "none.npz", a=colors, b=POINTS[:, :2])
+    for name in ("two.npz", "none.npz"):
+        with pytest.raises(
+            UnreadableItemError, match=r"it has the arrays `a` .*: one called `points`, or a single one of"
+        ):
+            read(tmp_path, name)
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path):
+    for shift in (0, 5):
+        np.savez(tmp_path / "a.npz", POINTS + shift)
+        assert restored(read(tmp_path, "a.npz")).mean() == pytest.approx(POINTS.mean() + shift, abs=1e-5)
+    np.save(tmp_path / "b.npy", np.stack([POINTS] * 3))
+    assert len(every(clouds.scan(tmp_path / "b.npy", clouds.Config()))) == 3
+
+
 def test_one_scale_for_all_keeps_sizes_and_positions_comparable(tmp_path: Path):
     for number in range(60):
         write(tmp_path / f"{number}.npy", POINTS.astype(np.float64) * (1 + number % 3) + [500, 0, -20])
@@ -144,6 +169,7 @@ BROKEN = {
     "cut.npy": (b"\x93NUMPY\x01\x00", "it is damaged"),
     "junk.npz": (b"PK\x03\x04 junk", "it is damaged"),
     "junk.ply": (b"plyer", "cannot be read as a .ply file: it does not begin with `ply`"),
+    "nan.xyz": (b"nan nan nan\n" * 40, "40 of its 40 points are not finite"),
     "words.xyz": (b"O 1.0 2.0 3.0\n" * 40, "its text has something other than numbers"),
     "ragged.xyz": (b"1 2 3\n1 2 3 4\n", "line 2 has 4 numbers: as many as line 1 has, 3 are expected"),
     "plane.xyz": (b"1 2\n", "line 1 has 2 numbers: at least 3 are expected"),
@@ -177,7 +203,7 @@ def test_what_is_not_a_cloud_is_skipped_with_what_it_has_and_what_is_expected(tm
         b"1; 2; 3\n\n4; 5; 6",
         b"# x y z\n1 2 3 255\n4 5 6 0",
         b"2\n1 2 3\n4 5 6\n",
-        b"1\t2\t3\r\n4\t5\t6\r\n",
+        b"\xef\xbb\xbf1\t2\t3\r\n4\t5\t6\r\n",
     ],
 )
 def test_texts_have_blanks_commas_or_semicolons_comments_and_a_first_line_with_the_count(tmp_path: Path, text: bytes):
@@ -241,3 +267,20 @@ def test_shards_of_one_and_three_workers_are_the_same_bytes(tmp_path: Path):
     assert outs[0] == outs[1]
     opened = ShardDataset(tmp_path / "out1")
     assert opened.splits == ["train", "val"] and opened.manifest.shape == (50, 3)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".npy", ".npz", ".xyz", ".pcd"])
+def test_damage_anywhere_is_a_reason_and_no_other_error(tmp_path: Path, suffix: str):
+    content = write(tmp_path / f"a{suffix}", POINTS[:6]).read_bytes()
+    for number in range(150):
+        random = np.random.default_rng(number)
+        damaged = bytearray(content)
+        for position in random.integers(0, len(content), 3):
+            damaged[position] = random.integers(0, 256)
+        (tmp_path / f"a{suffix}").write_bytes(
+            bytes(damaged[: random.integers(0, len(content) + 1)] if number % 2 else damaged)
+        )
+        config = clouds.Config(points=2)
+        for item in list(every(clouds.scan(tmp_path, config)).values())[:5]:
+            with contextlib.suppress(UnreadableItemError):
+                assert clouds.read(item, config).values.shape == (2, 3)
