@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inrflow_cli import console
-from inrflow_cli.options import Device, Json, Threads, complete_runs
-from inrflow_core.errors import MissingError
+from inrflow_cli.options import Device, Json, Overwrite, Threads, complete_runs, reject_options
+from inrflow_core.errors import MissingError, UsageError
+
+if TYPE_CHECKING:
+    from inrflow_core.viewer.functions import Functions
 
 PACKAGES = ("starlette", "uvicorn")
 """What the extra `view` installs."""
@@ -32,6 +35,13 @@ Port = Annotated[
 Memory = Annotated[float, typer.Option(min=0.01, help="Gigabytes of recorded samples that are cached.")]
 MaxSide = Annotated[int, typer.Option(min=256, max=16384, help="Largest side of a downloaded image, in pixels.")]
 Token = Annotated[bool, typer.Option("--token/--no-token", help="Require the secret part of the printed address.")]
+Export = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.html", help="Write what the page shows into one HTML file, and start no server."),
+]
+Fragment = Annotated[
+    str, typer.Option(metavar="TEXT", help="What `--export` shows: the part of a page's address behind `#`.")
+]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 
 
@@ -43,6 +53,9 @@ def view(
     max_side: MaxSide = 4096,
     token: Token = True,
     open: Open = False,
+    export: Export = None,
+    fragment: Fragment = "",
+    overwrite: Overwrite = False,
     device: Device = None,
     threads: Threads = None,
     json: Json = False,
@@ -59,6 +72,7 @@ def view(
     from inrflow_core.viewer.functions import Functions
     from inrflow_core.viewer.worker import Worker
 
+    _check_export(export, fragment, overwrite=overwrite)
     retain_freed_pages()
     sources = runs or [viewed_run.latest()]
     functions = Functions(
@@ -67,6 +81,10 @@ def view(
         memory=int(memory * 1e9),
         max_side=max_side,
     )
+    if export is not None:
+        _export(functions, export, fragment, threads=threads)
+        console.print_json({"out": str(export), "runs": [str(source) for source in sources]}, as_json=json)
+        return
     secret = guard.new_token() if token else None
     with server.listen(host, port) as listener:
         url = guard.own_address(host, listener.getsockname()[1], secret)
@@ -81,6 +99,33 @@ def view(
             server.serve(page.app(host=host, token=secret), listener)
         except KeyboardInterrupt:
             console.info("stopped")
+
+
+def _check_export(export: Path | None, fragment: str, *, overwrite: bool) -> None:
+    """Raise UsageError for a file that cannot be written, or for options of `--export` without it."""
+    from inrflow_core.storage import atomic_write
+
+    if export is None:
+        reject_options({"--fragment": fragment or None, "--overwrite": overwrite or None}, "needs `--export`")
+    elif export.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"`--export {export}`: the file is a page", hint="give it the suffix .html")
+    else:
+        atomic_write.check_writable(export, overwrite=overwrite)
+
+
+def _export(functions: Functions, out: Path, fragment: str, *, threads: int | None) -> None:
+    """Write the frozen page."""
+    import torch
+
+    from inrflow_core.storage import atomic_write
+    from inrflow_core.viewer import frozen
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    text = frozen.html(functions, fragment)
+    with atomic_write.atomic_write(out) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+    console.info(f"wrote `{out}`")
 
 
 def _check_packages() -> None:

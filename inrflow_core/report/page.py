@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -37,16 +38,23 @@ def write(path: Path, page: Page) -> None:
 
 def html(page: Page) -> str:
     """The page as text."""
+    footer = "Written by <code>inrflow eval</code>. The same numbers are in <code>metrics.json</code>."
+    return self_contained(page.title, score_table.reference_list(page), _sections(page), footer)
+
+
+def self_contained(title: str, head: str, sections: Sequence[str], footer: str) -> str:
+    """A page of sections in HTML, as text: with its style, and the script that rotates the clouds of galleries."""
     style, script = _beside("page.css"), _beside("clouds.js")
     return Template(_beside("page.html")).substitute(
-        title=escape(page.title),
+        title=escape(title),
         style=style,
         script=script,
         # Allows this script, this style and embedded images, and nothing else.
         policy=f"default-src 'none'; img-src data:; style-src {_allowed(style)}; script-src {_allowed(script)};"
         " base-uri 'none'; form-action 'none'",
-        against=score_table.reference_list(page),
-        sections="\n".join(section for section in _sections(page) if section),
+        against=head,
+        sections="\n".join(section for section in sections if section),
+        footer=footer,
     )
 
 

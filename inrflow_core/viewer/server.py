@@ -31,6 +31,7 @@ from inrflow_core.errors import Exit, InrflowError, UsageError
 from inrflow_core.fields import Camera
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sampling.request import SizeOptions
+from inrflow_core.viewer import frozen
 from inrflow_core.viewer import selection as parameters
 from inrflow_core.viewer.functions import MOST_LEVELS, MOST_POINTS, Functions, tile_window
 from inrflow_core.viewer.guard import Guard
@@ -43,7 +44,7 @@ TILE = 256
 """Pixels along the side of a tile."""
 STATUS = {Exit.USAGE: 400, Exit.MISSING: 404, Exit.MEMORY: 507, Exit.DIVERGED: 422}
 """HTTP status by exit code; others are 500."""
-ROUTES = ("info", "record", "tile", "points", "mesh", "scene", "clip", "file")
+ROUTES = ("info", "record", "tile", "points", "mesh", "scene", "clip", "file", "frozen")
 CAMERA = ("azimuth", "elevation", "distance")
 SIZES = ("resolution", "points", "frames", "views", "fps", "level", *CAMERA)
 BYTES = "application/octet-stream"
@@ -201,6 +202,18 @@ class Page:
             content = self.functions.file(selection, f".{suffix}", sizes, window, progress)
             headers = {"content-disposition": f'attachment; filename="seed-{selection.seed}.{suffix}"'}
             return Response(content, media_type=BYTES, headers=headers)
+
+        return work
+
+    def frozen(self, request: Request) -> Answer:
+        """What the page shows, by the `fragment` of its address, as one HTML file."""
+        _, values = _parse(request, {"fragment": parameters.word(4000)})
+        (fragment,) = parameters.required(values, "fragment")
+
+        def work(progress: Progress) -> Response:
+            text = frozen.html(self.functions, fragment, progress)
+            headers = {"content-disposition": 'attachment; filename="inrflow-view.html"'}
+            return Response(text.encode(), media_type=BYTES, headers=headers)
 
         return work
 

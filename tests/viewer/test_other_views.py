@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,3 +119,50 @@ def test_what_the_page_does_not_take_gets_400_with_a_reason(client: TestClient, 
     response = client.get(f"/api/{query}")
     assert response.status_code == 400, response.text
     assert words in f"{response.json()['error']}: {response.json()['hint']}"
+
+
+def test_a_frozen_page_holds_every_panel_and_loads_nothing(folders: Path, tmp_path: Path):
+    tiny.run_folder(folders / "images", tiny.LOCAL_IMAGE)
+    tiny.run_folder(folders / "clouds", tiny.POINTS)
+    sources = [str(folders / name) for name in (*KINDS, "images", "clouds")]
+    fragment = (
+        "seed=6&points=300&grid-side=8&view-side=9&frames=3&clip-side=8&zoom=0.25,0.5,0.5&sequence=MKT&pose=0,1,4"
+    )
+    fragment += "&panels=0;1;2;3;5;6,2,0"
+    out = tmp_path / "page.html"
+    command = ["view", *sources, "--export", str(out), "--fragment", f"#{fragment}"]
+    assert run(command) == 0
+    text = out.read_text(encoding="utf-8")
+    assert text.count("<section") == 6 and "default-src 'none'" in text
+    assert text.count("data:image/png;base64,") == 5 and text.count("data:image/webp;base64,") == 1
+    assert not re.findall(r"(?:src|href)=.(?!data:)[a-z/]", text) and str(folders) not in text
+    where = ["--resolution", "768x768", "--window", "0.25,0,0.75,0.5"]
+    window = sampled(folders, "images", tmp_path / "window.png", *where).read_bytes()
+    assert base64.b64encode(window).decode() in text
+    assert run(command) == 2, "an existing file is not replaced"
+    assert run([*command, "--overwrite"]) == 0 and out.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--fragment", "seed=1"], "`--fragment` needs `--export`"),
+        (["--export", "a.pdf"], "the suffix .html"),
+        (["--export", "a.html", "--fragment", "sed=1"], "did you mean `seed`?"),
+        (["--export", "a.html", "--fragment", "panels=9"], "there is no run 9"),
+        (["--export", "a.html", "--fragment", "panels=0,x"], "`step=x`"),
+        (["--export", "a.html", "--fragment", "grid-side=300"], "at most 256"),
+    ],
+)
+def test_a_page_that_cannot_be_frozen_is_an_error(
+    folders: Path,
+    tmp_path: Path,
+    options: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(["view", str(folders / "shapes"), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -35,3 +35,10 @@ export function milliseconds(response) {
 export function duration(number) {
   return number < 1000 ? `${Math.round(number)} ms` : `${(number / 1000).toFixed(1)} s`;
 }
+
+/** Save what an answer holds under a name. */
+export async function save(response, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(await response.blob()), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}

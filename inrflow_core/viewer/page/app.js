@@ -1,6 +1,6 @@
 // The page: its controls, its panels, and the address that holds what is shown.
 
-import { request } from "./api.js";
+import { request, save } from "./api.js";
 import { Panel, SEQUENCE } from "./panel.js";
 import { fromFragment, pointsAt, positionOf, toFragment } from "./state.js";
 
@@ -103,6 +103,7 @@ class Page {
     find("add").addEventListener("click", () => this.add());
     find("home").addEventListener("click", () => { for (const view of this.panels.flatMap((panel) => panel.views)) view.home(); });
     find("share").addEventListener("click", () => this.share());
+    find("freeze").addEventListener("click", () => this.freeze());
     find("controls").addEventListener("submit", (event) => event.preventDefault());
   }
 
@@ -113,6 +114,20 @@ class Page {
       say("the address is on the clipboard; it works while this server runs");
     } catch {
       say("copy the address from the browser's bar");
+    }
+  }
+
+  /** Save what is shown as one page that needs no server. */
+  async freeze() {
+    this.remember();
+    find("freeze").disabled = true;
+    try {
+      await save(await request("frozen", { fragment: this.fragment }), "inrflow-view.html");
+      say("");
+    } catch (error) {
+      say(error.message, true);
+    } finally {
+      find("freeze").disabled = false;
     }
   }
 

@@ -1,6 +1,6 @@
 // One run on the page: its weights, its view, its times, its downloads, and the strip of growing steps.
 
-import { duration, functionOf, milliseconds, request } from "./api.js";
+import { duration, functionOf, milliseconds, request, save } from "./api.js";
 import { ClipView } from "./clip_view.js";
 import { CloudView, tintAt } from "./cloud_view.js";
 import { ImageView } from "./image_view.js";
@@ -199,11 +199,7 @@ export class Panel {
     const parameters = this.fileParameters();
     button.disabled = true;
     try {
-      const blob = await (await request("file", parameters)).blob();
-      const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob) });
-      link.download = `${this.run.name}-seed-${parameters.seed}.${parameters.suffix}`;
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+      await save(await request("file", parameters), `${this.run.name}-seed-${parameters.seed}.${parameters.suffix}`);
     } catch (error) {
       this.fail(error);
     } finally {

@@ -1,0 +1,147 @@
+"""Freeze what a page shows into one HTML file that needs neither server nor network; clouds still turn.
+
+What a page shows is the fragment of its address, the part behind `#`, as `page/state.js` writes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+from urllib.parse import parse_qsl
+
+from inrflow_core import __version__
+from inrflow_core.errors import UsageError
+from inrflow_core.fields import Camera, Window
+from inrflow_core.report import galleries, page
+from inrflow_core.runtime.progress import Progress
+from inrflow_core.sampling.request import SizeOptions
+from inrflow_core.viewer import selection as parameters
+from inrflow_core.viewer.functions import MOST_POINTS, Functions
+from inrflow_core.viewer.selection import Selection
+
+SIDE = 768
+"""Pixels along the longer side of an image."""
+POINTS, GRID = 2048, "64"
+"""Of clouds and meshes, as on the page."""
+MOST_PANELS = 16
+HOME = (2.7, 1.9, 3.5)
+"""The first pose of the page's camera (`page/stage.js`)."""
+SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQ"
+"""The page's own sequence (`page/panel.js`)."""
+OWN: Mapping[str, parameters.Parser] = {
+    "points": parameters.whole(1, MOST_POINTS),
+    "panels": parameters.word(400),
+    "zoom": parameters.word(80),
+    "pose": parameters.word(80),
+    "rate": parameters.number(0.01, 1000),
+    "frames": parameters.whole(1, 10_000),
+    **{name: parameters.whole(1, 4096) for name in ("grid-side", "view-side", "clip-side")},
+    **{name: parameters.word(20) for name in ("dot", "compare", "tint", "grid", "strip")},
+}
+"""What a fragment holds beside the sample's selection."""
+
+
+def html(functions: Functions, fragment: str, progress: Progress | None = None) -> str:
+    """The page of a fragment, as text; the same fragment gives the same bytes.
+
+    Raises:
+        UsageError: a part of the fragment cannot be, or a run lacks what it names.
+    """
+    shared, view = parameters.parse(parse_qsl(fragment.removeprefix("#"), keep_blank_values=True), OWN)
+    sections = [_section(functions, own, view, progress) for own in _panels(functions, shared, view)]
+    head = "<p>Each panel shows one sample as a function, evaluated where the page looked.</p>"
+    return page.self_contained("inrflow view", head, sections, f"Written by <code>inrflow view</code> {__version__}.")
+
+
+def _panels(functions: Functions, shared: Selection, view: Mapping[str, Any]) -> list[Selection]:
+    """The selection of each panel: `run,step,ema` between semicolons; all runs without."""
+    text = view.get("panels") or ";".join(str(index) for index in range(len(functions.runs)))
+    parts = text.split(";")
+    if len(parts) > MOST_PANELS:
+        raise UsageError(f"{len(parts)} panels", hint=f"give at most {MOST_PANELS}")
+    selections = []
+    for part in parts:
+        names = zip(("run", "step", "ema"), part.split(","), strict=False)
+        own, _ = parameters.parse([(name, value) for name, value in names if value], {})
+        if own.run >= len(functions.runs):
+            raise UsageError(f"there is no run {own.run}", hint=f"there are {len(functions.runs)}, numbered from 0")
+        inputs = functions.runs[own.run].describe()["inputs"]
+        words = {"text": shared.text or "", "sequence": "".join((shared.sequence or SEQUENCE).split())}
+        conditions = {name: words[name] if name in inputs else None for name in words}
+        fields = {**vars(shared), **conditions, "run": own.run, "step": own.step, "ema": own.ema}
+        selections.append(Selection(**fields))
+    return selections
+
+
+def _section(functions: Functions, own: Selection, view: Mapping[str, Any], progress: Progress | None) -> str:
+    """One panel, with what it was sampled by."""
+    run = functions.runs[own.run]
+    described, recorded = run.describe(), functions.record(own, progress)
+    options = {**recorded.options.provenance(None), **recorded.origin, "seed": str(own.seed)}
+    if recorded.labels is not None:
+        label, names = recorded.labels[0], described["class_names"]
+        options["class"] = str(names[label]) if 0 <= label < len(names) else str(label)
+    title = f"{described['name']}, step {recorded.model.metadata.get('step', 'unknown')}"
+    facts = ", ".join(f"{escape(name)} {escape(value)}" for name, value in options.items())
+    if described["view"] == "cloud":
+        points = functions.points(own, 0, view.get("points", POINTS), progress)
+        content = galleries.gallery(page.Gallery(title, points[None]))
+        return f"{content}<p>{facts}</p>"
+    suffix = "webp" if described["view"] == "clip" else "png"
+    file = functions.file(own, f".{suffix}", *_size(described, view), progress=progress)
+    data = base64.b64encode(file).decode("ascii")
+    image = f'<img alt="{escape(title)}" src="data:image/{suffix};base64,{data}">'
+    return f"<section><h2>{escape(title)}</h2>{image}<p>{facts}</p></section>"
+
+
+def _size(described: Mapping[str, Any], view: Mapping[str, Any]) -> tuple[SizeOptions, Window]:
+    """The size of a panel's file, and the window of an image."""
+    kind = described["view"]
+    if kind == "image":
+        window = _window(view.get("zoom"))
+        height, width = window[2] - window[0], window[3] - window[1]
+        rows, columns = (max(1, round(SIDE * side / max(height, width))) for side in (height, width))
+        return SizeOptions(resolution=f"{rows}x{columns}"), window
+    if kind == "mesh":
+        return SizeOptions(resolution=str(view.get("grid-side", GRID))), None
+    if kind == "scene":
+        side = view.get("view-side") or described["resolution"]
+        x, y, z = _numbers(view.get("pose"), "pose") or HOME
+        length = math.hypot(x, y, z) or 1.0
+        camera = Camera(
+            math.degrees(math.atan2(x, z)),
+            math.degrees(math.asin(y / length)),
+            (described["distance"] or 1.0) * length / math.hypot(*HOME),
+        )
+        return SizeOptions(resolution=str(side), views=1, camera=camera), None
+    if kind == "clip":
+        side = view.get("clip-side")
+        resolution = None if side is None else str(side)
+        return SizeOptions(resolution=resolution, frames=view.get("frames"), fps=view.get("rate")), None
+    return SizeOptions(), None
+
+
+def _window(zoom: str | None) -> tuple[float, float, float, float]:
+    """The part of the square that a view of center x, y and a width shows."""
+    x, y, width = _numbers(zoom, "zoom") or (0.5, 0.5, 1.0)
+    low, high = (lambda at: min(max(at - width / 2, 0.0), 1.0)), (lambda at: min(max(at + width / 2, 0.0), 1.0))
+    window = low(y), low(x), high(y), high(x)
+    if not (window[0] < window[2] and window[1] < window[3]):
+        raise UsageError(f"`zoom={zoom}` shows no part of the image", hint="give the center and the width, from 0 to 1")
+    return window
+
+
+def _numbers(text: str | None, name: str) -> tuple[float, float, float] | None:
+    """Three numbers from a text; None stays None."""
+    if text is None:
+        return None
+    try:
+        first, second, third = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"`{name}={text}`", hint="give three numbers, separated by commas") from error
+    if not all(map(math.isfinite, (first, second, third))):
+        raise UsageError(f"`{name}={text}`", hint="give finite numbers")
+    return first, second, third
