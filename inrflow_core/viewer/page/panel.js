@@ -223,7 +223,7 @@ export class Panel {
     this.stripShown = key;
     this.stripController?.abort();
     const { signal } = this.stripController = new AbortController();
-    const counts = [...new Set([...STRIP.filter((count) => count < (usual ?? 50)), usual ?? 50])].filter((count) => count <= info.most_steps);
+    const counts = [...new Set([...STRIP.filter((count) => count < (usual ?? 50)), usual ?? 50, ...(usual === 1 ? [2] : [])])].filter((count) => count <= info.most_steps);
     strip.replaceChildren(...counts.map((count) => this.stripButton(count)));
     mark();
     this.fillStrip([...strip.children], parameters, signal);
