@@ -6,7 +6,7 @@ const STEPS_OF_SLIDER = 90;
 
 /** What is not in the fragment: seed 0 of the first run by its preset. */
 export const DEFAULTS = {
-  seed: "0", label: "", guidance: "", sampler: "", steps: "", text: "", sequence: "", tint: "spectrum", "grid-side": "", "view-side": "", "clip-side": "", frames: "", rate: "", points: 2048, dot: 40, compare: "none",
+  seed: "0", label: "", guidance: "", sampler: "", steps: "", text: "", sequence: "", tint: "spectrum", "grid-side": "", "view-side": "", "clip-side": "", frames: "", rate: "", points: 2048, dot: 55, compare: "none",
   grid: false, strip: false, panels: [{ run: 0, step: "", ema: "" }], zoom: null, pose: null,
 };
 
