@@ -20,7 +20,7 @@ from inrflow_cli.options import (
     parse_view,
     reject_options,
 )
-from inrflow_core.errors import Exit, UsageError
+from inrflow_core.errors import Exit, MissingError, UsageError
 from inrflow_core.runtime.progress import format_duration
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ Runs = Annotated[
     typer.Option(
         "--run",
         metavar="DIR|FILE",
-        help="Run to sample and evaluate; may be repeated.",
+        help="Run to sample and evaluate; may be repeated. Default: the newest, unless there are `--samples`.",
         autocompletion=options.complete_runs,
     ),
 ]
@@ -136,6 +136,10 @@ DistanceWorkers = Annotated[
         min=1, help="Number of processes for distances; results do not depend on it. Default: number of CPU cores."
     ),
 ]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="latex|csv|markdown", help="Also print the scores on stdout in this form."),
+]
 ListMetrics = Annotated[
     bool, typer.Option("--list", help="List the metrics with their protocols, and the default ones.")
 ]
@@ -180,6 +184,7 @@ def eval(
     device: options.Device = None,
     threads: options.Threads = None,
     dry_run: DryRun = False,
+    form: Format = None,
     show: ListMetrics = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -188,7 +193,7 @@ def eval(
 
     Runs are sampled first. Run the same command again to resume.
     """
-    from inrflow_cli.views import scores
+    from inrflow_cli.views import score_formats, scores
     from inrflow_core.evaluation import job as evaluation
     from inrflow_core.evaluation import sweep as sweeps
     from inrflow_core.evaluation.sampling_plan import SamplingSettings
@@ -202,8 +207,11 @@ def eval(
         return
     if out is None:
         raise UsageError("no folder for the results", hint="add `--out DIR`")
+    if form is not None:
+        score_formats.check_format(form)
+        reject_options({"--json": json or None, "--dry-run": dry_run or None}, "does not apply with `--format`")
     if not run and not samples:
-        raise UsageError("nothing to evaluate", hint="add `--run DIR` or `--samples PATH`")
+        run = [_newest_run()]
     if not run:
         of_runs = {"checkpoints": None if checkpoints == "newest" else checkpoints, "seed": seed or None}
         of_runs |= {"precision": None if precision == "fp32" else precision, "compile": compile or None}
@@ -242,12 +250,30 @@ def eval(
         overwrite=overwrite,
         reporter=console.reporter(),
     )
-    _run(evaluation.check_job(job), is_dry=dry_run, as_json=json)
+    _run(evaluation.check_job(job), is_dry=dry_run, as_json=json, form=form)
 
 
-def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool) -> None:
+def _newest_run() -> Path:
+    """The newest run with a complete checkpoint, whose name is printed.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from inrflow_core.runs.run import latest_run
+
+    try:
+        folder = latest_run().folder
+    except MissingError as error:
+        raise UsageError(
+            f"nothing to evaluate: {error.message}", hint="add `--run DIR` or `--samples PATH`, or train a model"
+        ) from error
+    console.info(f"evaluating the latest run, `{folder}`")
+    return folder
+
+
+def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool, form: str | None) -> None:
     """Evaluate and print the results; or, where it `is_dry`, the time that this would take."""
-    from inrflow_cli.views import scores
+    from inrflow_cli.views import score_formats, scores
     from inrflow_core.evaluation import job as evaluation
 
     if is_dry:
@@ -261,6 +287,8 @@ def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool) -> None:
     scores.show_scores(results)
     if ready.job.sweeps:
         scores.show_best(results)
+    if form is not None:
+        console.print_stdout(score_formats.table_text(results, form))
     console.print_json({"out": str(ready.job.out), **results.to_json()}, as_json=as_json)
     for name, error in results.failed.items():
         console.warn(f"`{name}` could not be computed: {error.message}")

@@ -17,7 +17,14 @@ def show_scores(results: Results) -> None:
 
     if len(results.scored) == 1:
         rows = [
-            (f"{score.title} {_arrow(score)}", score.protocol, *_value(score), score.unit, score.samples, _of(score))
+            (
+                f"{score.title} {_arrow(score)}",
+                score.protocol,
+                *value_texts(score),
+                score.unit,
+                score.samples,
+                _of(score),
+            )
             for score in results.scored[0].scores
         ]
         speeds = report_entries.speed_texts(results.scored[0].sample_set)
@@ -31,7 +38,7 @@ def show_scores(results: Results) -> None:
         rows = []
         for one, speed in zip(results.scored, texts, strict=True):
             values = {score.metric: score for score in one.scores}
-            cells = [" ".join(_value(values[name])[:2]) if name in values else "" for name in metrics]
+            cells = [" ".join(value_texts(values[name])[:2]) if name in values else "" for name in metrics]
             rows.append((one.sample_set.name, *cells, *(speed.get(name, "") for name in speeds)))
         console.table(("samples", *heads, *speeds), rows)
     for note in results.remarks():
@@ -52,7 +59,7 @@ def show_best(results: Results) -> None:
             if other != name and score.interval is not None and score.interval[0] <= best.value <= score.interval[1]
         ]
         as_good = f"; its value is in the intervals of {len(near)} of {len(found) - 1} others" if best.interval else ""
-        console.info(f"best {best.title} {best.protocol}: `{name}`, {' '.join(_value(best)[:2])}{as_good}")
+        console.info(f"best {best.title} {best.protocol}: `{name}`, {' '.join(value_texts(best)[:2])}{as_good}")
 
 
 def show_metrics(*, as_json: bool) -> None:
@@ -83,7 +90,7 @@ def show_metrics(*, as_json: bool) -> None:
     console.print_json([dict(zip(columns, row, strict=True)) for row in rows], as_json=as_json)
 
 
-def _value(score: Score) -> tuple[str, str]:
+def value_texts(score: Score) -> tuple[str, str]:
     """A value and half the width of its interval, with its significant digits."""
     if score.interval is None:
         return f"{score.value:.4g}", "-"
