@@ -83,6 +83,7 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: b
     processes are planned without `--plan-for`, or a loss cannot be traced.
     """
     run = _plan(job, gpu, processes)
+    console.info(_verdict(run))
     costs = [_cost(run, stage) for stage in run.stages]
     for stage, cost in zip(run.stages, costs, strict=True):
         if len(run.stages) > 1:
@@ -107,6 +108,25 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: b
     console.print_json(answer | {"fits": problem is None if is_known else None}, as_json=as_json)
     if problem is not None:
         raise typer.Exit(int(problem.code))
+
+
+def _verdict(run: RunPlan) -> str:
+    """The answer first, before the tables: the memory that the largest stage needs, and the memory there is."""
+    from inrflow_core.runtime import memory
+
+    plan, world = run.largest.plan, run.largest.planner.world
+    if plan.problem is not None:
+        return "memory: unknown"
+    needed = f"memory of a process: {format_bytes(plan.total_memory)} needed"
+    if run.gpu is None and not run.is_here:
+        return needed
+    there = memory.free_memory(world.device) if run.gpu is None else run.gpu.memory
+    if there is None:
+        return needed
+    if run.gpu is None and world.device.type == "cpu":
+        there //= world.local_size  # the processes of a machine share its memory
+    where = "free" if run.gpu is None else f"on {run.gpu.name}"
+    return f"{needed}, {format_bytes(there)} {where}: {'enough' if plan.total_memory <= there else 'too little'}"
 
 
 def _plan(job: TrainJob, name: str | None, processes: int | None) -> RunPlan:

@@ -23,6 +23,13 @@ SAFETY_FACTOR = 0.9
 """Fraction of the transient memory of a failed step that advised settings may take: predictions have this accuracy."""
 
 
+NEAR, MOST_TOO_MUCH = 0.05, 0.25
+"""Parts of the capacity within which scaled memory is not accurate enough to say whether a run fits: around it, and above it
+for a pass scaled to more sets."""
+FEW = 2
+"""Sets of the pass with recomputation that others are scaled from: the fewer, the quicker it is traced."""
+
+
 @dataclass(frozen=True)
 class MemoryOption:
     """A change of the settings, and the memory that a process then takes."""
@@ -66,12 +73,19 @@ class Advice:
 
 
 def find(planner: Planner, micro: int, capacity: float) -> Advice:
-    """Changes that reduce a run with micro-batches of `micro` sets to `capacity` bytes per process."""
+    """Changes that reduce a run with micro-batches of `micro` sets to `capacity` bytes per process.
+
+    Their memory is scaled from few traced passes; near the capacity, and where a scaled pass may say too much, it is traced.
+    """
     stage = planner.preset.training.config.zero_stage
     fewer = _fewer(planner, micro)
+    few = next((n for n in fewer if n <= FEW), micro)
 
     def option_of(option: str, count: int, **settings: Any) -> MemoryOption:
-        memory = planner.plan(count, **settings).total_memory
+        memory = planner.plan(count, is_scaled=True, **settings).total_memory
+        above = MOST_TOO_MUCH if settings and count > few else NEAR
+        if (1 - NEAR) * capacity < memory < (1 + above) * capacity:
+            memory = planner.plan(count, **settings).total_memory
         return MemoryOption(option, memory, memory <= capacity)
 
     def smaller(prefix: str, **settings: Any) -> MemoryOption | None:
@@ -81,7 +95,10 @@ def find(planner: Planner, micro: int, capacity: float) -> Advice:
 
     again = f"--set network.{CHECKPOINTING}=true"
     can_checkpoint = planner.can_checkpoint and not planner.is_checkpointed
+    planner.plan(micro)  # what others are scaled from
     micro_batch = smaller("")
+    if can_checkpoint:
+        planner.plan(few, checkpointed=True)
     checkpointing = option_of(again, micro, checkpointed=True) if can_checkpoint else None
     is_solved = any(one is not None and one.fits for one in (micro_batch, checkpointing))
     both = smaller(f"{again} ", checkpointed=True) if can_checkpoint and not is_solved else None

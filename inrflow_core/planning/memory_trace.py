@@ -68,21 +68,24 @@ class Trace:
     events: list[Event] = field(default_factory=list)
     gradients: set[int] = field(default_factory=set)
     """Storages of the gradients of weights."""
+    constant: set[int] = field(default_factory=set)
+    """Storages that are computed from weights alone: their size does not depend on the number of sets."""
     executed: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """FLOPs by part, recomputation included."""
     forward: dict[str, float] = field(default_factory=dict)
     """FLOPs of the forward pass alone."""
 
     def scaled(self, factor: float) -> Trace:
-        """The pass of `factor` times as many sets; gradients have the size of the weights."""
+        """The pass of `factor` times as many sets; gradients and what is computed from weights alone keep their size."""
+        fixed = self.gradients | self.constant
         events = [
-            event if event.storage in self.gradients else replace(event, bytes=round(factor * event.bytes))
+            event if event.storage in fixed else replace(event, bytes=round(factor * event.bytes))
             for event in self.events
         ]
         executed, forward = (
             {part: factor * count for part, count in counts.items()} for counts in (self.executed, self.forward)
         )
-        return Trace(events, self.gradients, executed, forward)
+        return Trace(events, self.gradients, self.constant, executed, forward)
 
     def peak(self, *, gradients_stay: bool) -> tuple[dict[str, int], dict[str, int]]:
         """Bytes by part at the peak, and the maximum of each part; gradients are the part `GRADIENTS`.
@@ -135,15 +138,19 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, and record its result."""
+        if func is DEVICE and isinstance(args[0], fake_tensor.FakeTensor):  # half of all calls
+            return args[0].fake_device
         result = func(*args, **(kwargs or {}))
-        if func is DEVICE:  # half of all calls
-            return result
         operations = flops.of_operation(func, args, kwargs or {}, result)
         if operations:
             self.trace.executed[self._recorded_part()] += operations
-        for tensor in (result,) if isinstance(result, Tensor) else tree_iter(result):
-            if isinstance(tensor, Tensor):
-                self._record_storage(tensor.untyped_storage())
+        created = [
+            self._record_storage(tensor.untyped_storage())
+            for tensor in ((result,) if isinstance(result, Tensor) else tree_iter(result))
+            if isinstance(tensor, Tensor)
+        ]
+        if any(number is not None for number in created) and self._is_of_weights(args, kwargs or {}):
+            self.trace.constant.update(number for number in created if number is not None)
         return result
 
     @contextmanager
@@ -181,16 +188,24 @@ class Watch(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         return self._started[bisect(self._starts, node._sequence_nr()) - 1] if node is not None else LOSS
 
-    def _record_storage(self, storage: Any) -> None:
+    def _is_of_weights(self, args: Any, kwargs: Any) -> bool:
+        """Whether an operation has tensors among its arguments, and all are weights or computed from weights alone."""
+        keys = [each.untyped_storage()._cdata for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)]
+        numbers = [self._alive[key][0] if key in self._alive else None for key in keys if key not in self._own]
+        return bool(keys) and all(number in self.trace.constant for number in numbers)
+
+    def _record_storage(self, storage: Any) -> int | None:
+        """Record a storage, and return its number if it is new."""
         key = storage._cdata
         if key in self._own or key in self._alive:
-            return
+            return None
         size = storage.nbytes()
         if not size:
-            return
+            return None
         event = Event(len(self.trace.events), size, self.part)
         self.trace.events.append(event)
         self._alive[key] = event.storage, weakref.ref(storage, partial(self._forget, key, event))
+        return event.storage
 
     def _forget(self, key: int, event: Event, _: Any) -> None:
         """A storage is freed."""

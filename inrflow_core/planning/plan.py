@@ -197,8 +197,13 @@ class Planner:
         """
         return parts.count_parameters(self._model(self.is_checkpointed).method), dict(self._forward_flops)
 
-    def plan(self, micro: int, *, stage: int | None = None, checkpointed: bool | None = None) -> Plan:
+    def plan(
+        self, micro: int, *, stage: int | None = None, checkpointed: bool | None = None, is_scaled: bool = False
+    ) -> Plan:
         """The plan with micro-batches of `micro` sets; a ZeRO stage or checkpointing that is not given is the preset's.
+
+        With `is_scaled` a pass that is traced already, with the nearest number of sets, is scaled: within 1 % where that has more
+        sets, and up to a fifth too much of a CPU's memory where it has far fewer, whose large tensors are computed in blocks.
 
         Raises:
             UsageError: the ZeRO stage cannot train the method.
@@ -232,7 +237,7 @@ class Planner:
             update_flops=layout.update_flops,
         )
         try:
-            traces = self._trace(checkpointed, micro)
+            traces = self._scaled(checkpointed, micro) if is_scaled else self._trace(checkpointed, micro)
             total = _by_part(method, _sum(*(trace.executed for trace in traces)))
             executed = {part: settings.batch / micro * count for part, count in total.items()}
             flops = self._needed(executed)
@@ -327,6 +332,24 @@ class Planner:
             self._traces[key] = [memory_trace.run(model, self._mode, count, step, **settings) for step in self._passes]
         return self._traces[key]
 
+    def _scaled(self, checkpointed: bool, count: int) -> list[Trace]:
+        """The training pass of `count` sets from a traced one, that of the nearest larger number, else of the largest."""
+        traced = sorted(number for again, number, whole in self._traces if again == checkpointed and whole)
+        if not traced:
+            return self._trace(checkpointed, count)
+        nearest = next((number for number in traced if number >= count), traced[-1])
+        return [trace.scaled(count / nearest) for trace in self._traces[checkpointed, nearest, True]]
+
+
+def planner_of(
+    preset: Preset, world: World, precision: str, stage: Stage | None = None, *, has_equal_sizes: bool = True
+) -> Planner:
+    """A planner that shares its traces: in one process a model is traced once, however often runs of it are planned."""
+    model = {table: preset.table().get(table) for table in ("domain", "method", "network", "condition")}
+    pass_ = (None if stage is None else stage.name, preset.training.config.steps, precision, world.device.type)
+    traces = _traces_of(f"{model} {pass_}")
+    return Planner(preset, world, precision, stage, traces=traces, has_equal_sizes=has_equal_sizes)
+
 
 def predict(
     preset: Preset,
@@ -337,14 +360,8 @@ def predict(
     stage: Stage | None = None,
     has_equal_sizes: bool = True,
 ) -> Plan:
-    """The plan of a stage of a preset over the processes of `world`, with micro-batches of `micro` sets; see `Planner`.
-
-    In one process a model is traced once, however often runs of it are planned.
-    """
-    model = {table: preset.table().get(table) for table in ("domain", "method", "network", "condition")}
-    pass_ = (None if stage is None else stage.name, preset.training.config.steps, precision, world.device.type)
-    traces = _traces_of(f"{model} {pass_}")
-    return Planner(preset, world, precision, stage, traces=traces, has_equal_sizes=has_equal_sizes).plan(micro)
+    """The plan of a stage of a preset over the processes of `world`, with micro-batches of `micro` sets; see `Planner`."""
+    return planner_of(preset, world, precision, stage, has_equal_sizes=has_equal_sizes).plan(micro)
 
 
 @lru_cache(maxsize=16)

@@ -94,7 +94,7 @@ def planner_of_largest(
 ) -> Planner:
     """A planner of the largest micro-batch, for its memory under other settings."""
     typical, largest = presets_of_data(preset, sizes, micro)
-    return Planner(largest, world, precision, stage, has_equal_sizes=typical == [largest])
+    return plan.planner_of(largest, world, precision, stage, has_equal_sizes=typical == [largest])
 
 
 def _with_size(preset: Preset, pairs: float) -> Preset:

@@ -79,6 +79,7 @@ def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(preset, data, tmp
     assert estimate["total"]["flops"] == sum(estimate["flops"].values())
     assert sum(estimate["executed"].values()) == pytest.approx(estimate["seconds_per_step"] * estimate["rate"])
     rows = [plan.row_title(row, ["AdamW"]) for row in estimate["memory"]]
+    assert tables.startswith("memory of a process: ") and " free: enough\n" in tables
     for part in (*estimate["parameters"], *estimate["flops"], *rows, "a step takes at least", "a checkpoint takes"):
         assert part in tables
     assert estimate["total"]["memory"] == sum(estimate["memory"].values()) and estimate["seconds_per_step"] > 0
@@ -92,7 +93,9 @@ def test_a_dry_run_tells_what_it_would_take_and_writes_nothing(preset, data, tmp
 def test_a_dry_run_of_what_does_not_fit_tells_both_and_leaves_with_5(preset, data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 100_000_000)
     assert train(preset, "--data", data, "--out", tmp_path / "run", "--dry-run", "--json") == 5
-    estimate = json.loads(capsys.readouterr().out)
+    out, text = capsys.readouterr()
+    estimate = json.loads(out)
+    assert text.startswith("memory of a process: ") and " needed, 100 MB free: too little\n" in text
     assert "too little" in estimate["error"] and estimate["total"]["memory"] > 100_000_000
     assert train(preset, "--data", data, "--out", tmp_path / "run") == 5
     assert not (tmp_path / "run").exists()

@@ -38,6 +38,7 @@ def run(tmp_path, capsys, monkeypatch):
 def test_a_run_is_planned_for_gpus_that_are_elsewhere_without_data(run, tmp_path):
     code, estimate, text = run("--plan-for", "h200,share=0.5", "--processes", "4")
     assert code == 0 and estimate["fits"] and "the plan is made without them" in text
+    assert "needed, 141 GB on h200,share=0.5: enough\n" in text
     assert (estimate["processes"], estimate["micro_batch"], estimate["precision"]) == (4, 4, "bf16")
     assert estimate["rate"] == pytest.approx(0.5 * 989e12)
     assert "50% of the 989 TFLOP/s that the data sheet says of bf16" in text
