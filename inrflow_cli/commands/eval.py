@@ -193,7 +193,7 @@ def eval(
 
     Runs are sampled first. Run the same command again to resume.
     """
-    from inrflow_cli.views import score_formats, scores
+    from inrflow_cli.views import scores
     from inrflow_core.evaluation import job as evaluation
     from inrflow_core.evaluation import sweep as sweeps
     from inrflow_core.evaluation.sampling_plan import SamplingSettings
@@ -207,11 +207,8 @@ def eval(
         return
     if out is None:
         raise UsageError("no folder for the results", hint="add `--out DIR`")
-    if form is not None:
-        score_formats.check_format(form)
-        reject_options({"--json": json or None, "--dry-run": dry_run or None}, "does not apply with `--format`")
-    if not run and not samples:
-        run = [_newest_run()]
+    _check_format(form, {"--json": json or None, "--dry-run": dry_run or None})
+    run = run or ([] if samples else [_newest_run()])
     if not run:
         of_runs = {"checkpoints": None if checkpoints == "newest" else checkpoints, "seed": seed or None}
         of_runs |= {"precision": None if precision == "fp32" else precision, "compile": compile or None}
@@ -231,7 +228,7 @@ def eval(
     )  # fmt: skip
     job = evaluation.EvaluationJob(
         out=out,
-        runs=run or [],
+        runs=run,
         samples=samples or [],
         reference=reference,
         metrics=parse_metric_names(metrics),
@@ -251,6 +248,15 @@ def eval(
         reporter=console.reporter(),
     )
     _run(evaluation.check_job(job), is_dry=dry_run, as_json=json, form=form)
+
+
+def _check_format(form: str | None, options: dict[str, bool | None]) -> None:
+    """Raise UsageError if there is no such format, or with one of the options that leave no table for stdout."""
+    from inrflow_cli.views import score_formats
+
+    if form is not None:
+        score_formats.check_format(form)
+        reject_options(options, "does not apply with `--format`")
 
 
 def _newest_run() -> Path:
