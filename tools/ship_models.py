@@ -1,16 +1,20 @@
 """Put the averaged weights of a run into the package, in fp16: `python -m tools.ship_models runs/glyphs-demo glyphs`.
 
+The settings of sampling are those that the run's preset has now, where it is one that comes with inrflow.
+
 The model card beside the weights, `inrflow_core/shipped/NAME.md`, is written by hand; a test compares its figures with the file.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from inrflow_core import models
+from inrflow_core.config import preset
 from inrflow_core.runs import run, shipped
 
 INFO = ("step", "decay", "classes", "samples_seen", "flops", "normalization")
@@ -31,7 +35,10 @@ def ship(source: Path, target: Path) -> str:
     tensors = {name: _halved(tensor) for name, tensor in model.method.state_dict().items()}
     info = {key: model.metadata[key] for key in INFO if key in model.metadata}
     target.parent.mkdir(exist_ok=True)
-    return models.save(target, tensors, model.preset, info)
+    present = model.preset
+    if present.name in preset.names():
+        present = replace(present, method=preset.load(present.name).method, sampler=preset.load(present.name).sampler)
+    return models.save(target, tensors, present, info)
 
 
 def _halved(tensor: Tensor) -> Tensor:

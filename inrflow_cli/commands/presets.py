@@ -30,6 +30,8 @@ Copy = Annotated[
     Path | None,
     typer.Option("--copy", metavar="FILE.toml", help="Write the preset's file there, comments included, to edit it."),
 ]
+WIDE = 130
+"""Columns of a terminal from which the table has what a preset is, and the paper's figure."""
 
 
 def presets(name: Name = None, copy: Copy = None, overwrite: Overwrite = False, json: Json = False) -> None:
@@ -80,23 +82,19 @@ def _row(summary: PresetSummary) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    """The table of all presets."""
-    head = ("preset", "what it is", "data", "parameters", "FLOPs", f"{GPU.upper()}-hours", "paper")
-    console.table(
-        head,
-        [
-            (
-                row["name"],
-                _short(row["what"]),
-                row["dataset"],
-                _parameters(row),
-                _flops(row),
-                _hours(row),
-                row["paper"] or "-",
-            )
-            for row in rows
-        ],
-    )
+    """The table of all presets; on a narrow terminal without the columns of text, whose words would break."""
+    columns = {
+        "preset": lambda row: row["name"],
+        "what it is": lambda row: _short(row["what"]),
+        "data": lambda row: row["dataset"],
+        "parameters": _parameters,
+        "FLOPs": _flops,
+        f"{GPU.upper()}-hours": _hours,
+        "paper": lambda row: row["paper"] or "-",
+    }
+    if console.stderr().width < WIDE:
+        del columns["what it is"], columns["paper"]
+    console.table(tuple(columns), [tuple(cell(row) for cell in columns.values()) for row in rows])
     console.info("`inrflow presets NAME` describes one; `inrflow presets NAME --copy my.toml` copies it")
 
 

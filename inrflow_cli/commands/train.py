@@ -74,7 +74,7 @@ def train(
     from inrflow_core.training import preset_for_data, setup
 
     overrides = list(override or ()) + ([f"training.precision={precision}"] if precision else [])
-    resolved = preset_for_data.load(preset, overrides, data)
+    resolved = preset_for_data.load(preset, overrides, data, log=console.info)
     job = setup.TrainJob(
         resolved,
         out if out is not None else run.runs_dir() / resolved.name,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inrflow_cli import console
-from inrflow_cli.options import Device, Json, Overwrite, Threads, complete_runs, reject_options
+from inrflow_cli.options import Device, Json, Overwrite, Threads, complete_models, complete_runs, reject_options
 from inrflow_core.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ Runs = Annotated[
         help="Run folders or .safetensors files, side by side. Default: the latest run that the page shows.",
         show_default=False,
         autocompletion=complete_runs,
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="A small trained model that comes with inrflow, beside the runs; may be repeated.",
+        autocompletion=complete_models,
     ),
 ]
 Host = Annotated[str, typer.Option(help="Address to listen at; any but the default can be reached by other machines.")]
@@ -47,6 +56,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser
 
 def view(
     runs: Runs = None,
+    models: Models = None,
     host: Host = "127.0.0.1",
     port: Port = None,
     memory: Memory = 1.0,
@@ -66,6 +76,7 @@ def view(
     stops with Ctrl-C.
     """
     _check_packages()
+    from inrflow_core.runs import shipped
     from inrflow_core.runtime import distributed
     from inrflow_core.runtime.memory import retain_freed_pages
     from inrflow_core.viewer import guard, server, viewed_run
@@ -74,7 +85,7 @@ def view(
 
     _check_export(export, fragment, overwrite=overwrite)
     retain_freed_pages()
-    sources = runs or [viewed_run.latest()]
+    sources = [*(runs or []), *(shipped.weights_file(name) for name in models or [])] or [viewed_run.latest()]
     functions = Functions(
         viewed_run.open_runs(sources),
         device=distributed.process_device(device),

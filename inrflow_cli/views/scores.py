@@ -59,7 +59,9 @@ def show_best(results: Results) -> None:
             if other != name and score.interval is not None and score.interval[0] <= best.value <= score.interval[1]
         ]
         as_good = f"; its value is in the intervals of {len(near)} of {len(found) - 1} others" if best.interval else ""
-        console.info(f"best {best.title} {best.protocol}: `{name}`, {' '.join(value_texts(best)[:2])}{as_good}")
+        value, reach = value_texts(best)
+        shown = value if best.interval is None else f"{value} {reach}"
+        console.info(f"best {best.title} {best.protocol}: `{name}`, {shown}{as_good}")
 
 
 def show_metrics(*, as_json: bool) -> None:

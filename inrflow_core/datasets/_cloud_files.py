@@ -60,6 +60,9 @@ def read(location: Location) -> Float[np.ndarray, "N 3"]:
         raise UnreadableItemError(f"it cannot be read as a {suffix} file: {error}") from error
     if not len(points):
         raise UnreadableItemError("it has no points")
+    broken = int((~np.isfinite(points)).any(1).sum())
+    if broken:
+        raise UnreadableItemError(f"{broken:,} of its {len(points):,} points are not finite numbers")
     is_single = points.dtype.kind == "f" and points.dtype.itemsize == 4
     return np.ascontiguousarray(points, dtype=np.float32 if is_single else np.float64)
 
@@ -76,7 +79,7 @@ def rows(folder: Path, name: str) -> list[Location]:
         shape, _ = _header(folder / name)
     except UnreadableItemError:
         return single
-    if len(shape) != 3 or not 0 < shape[0] <= MOST_CLOUDS:
+    if len(shape) != 3 or 0 in shape or shape[0] > MOST_CLOUDS:
         return single
     return [Location(str(folder), name, row) for row in range(shape[0])]
 

@@ -15,13 +15,15 @@ from inrflow_core.config.preset import NONE
 from inrflow_core.config.toml import parse_value
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.evaluation.metric_specs import MetricSpec
-from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingSettings, SamplingWork, load_model
+from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingSettings, SamplingWork, load_model, run_name
 from inrflow_core.runs.run import resolve_weights
 
 MOST = 200
 """Most combinations of a sweep."""
 OF_GUIDANCE = ("guidance-interval", "guide-run")
 """What changes nothing where the scale of guidance is 1."""
+OF_NAMES = ("guide-run", "sampler")
+"""Settings whose values are names, also `1e3`."""
 TABLES = ("sampler", "method")
 Values = Mapping[str, Any]
 """One value of each setting in a sweep; None is the preset's."""
@@ -45,8 +47,8 @@ def parse(text: str) -> Sweep:
     """
     name, equals, listed = text.partition("=")
     name = name.strip()
-    values = [part.strip() for part in _split(listed)]
-    if not equals or not all(values):
+    texts = [part.strip() for part in _split(listed)]
+    if not equals or not all(texts):
         raise UsageError(f"`--sweep {text}` has no values", hint="write NAME=VALUE,VALUE, as in `--sweep steps=10,20`")
     table, dot, key = name.partition(".")
     if name not in SETTERS and not (dot and key and table in TABLES):
@@ -54,9 +56,10 @@ def parse(text: str) -> Sweep:
             f"`--sweep` cannot change `{name}`",
             hint=did_you_mean(name, [*SETTERS, *(f"{table}.KEY" for table in TABLES)]),
         )
-    if len(set(values)) < len(values):
+    values = [None if word == NONE else word if name in OF_NAMES else parse_value(word) for word in texts]
+    if any(value in values[:index] for index, value in enumerate(values)):
         raise UsageError(f"`--sweep {text}` repeats a value", hint="leave it out")
-    return Sweep(name, tuple(None if value == NONE else parse_value(value) for value in values))
+    return Sweep(name, tuple(values))
 
 
 def points(sweeps: Sequence[Sweep], settings: SamplingSettings) -> list[tuple[str, SamplingSettings]]:
@@ -77,7 +80,8 @@ def points(sweeps: Sequence[Sweep], settings: SamplingSettings) -> list[tuple[st
         point = dict(zip(names, values, strict=True))
         if point.get("guidance", settings.method_settings.get("guidance")) == 1:
             point = {name: value for name, value in point.items() if name not in OF_GUIDANCE}
-        name = ", ".join(f"{key}={_text(value)}" for key, value in point.items())
+        shown = {key: run_name(Path(value)) if key == "guide-run" and value else value for key, value in point.items()}
+        name = ", ".join(f"{key}={_text(value)}" for key, value in shown.items())
         combined[str(point)] = name.replace("/", "-"), _applied(point, settings)  # the name becomes that of a file
     if len(combined) > MOST:
         raise UsageError(f"the sweep has {len(combined):,} combinations, at most {MOST}", hint="name fewer values")

@@ -8,6 +8,7 @@ from typing import Any
 from inrflow_core.config import from_data, preset
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.runtime.progress import Log, no_log
 from inrflow_core.shards import manifest
 from inrflow_core.shards.manifest import Manifest
 
@@ -15,8 +16,12 @@ HELD_OUT = ("val", "test")
 """Splits for the held-out loss, in this order."""
 
 
-def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = (), data: Path | None = None) -> Preset:
+def load(
+    name_or_file: str, overrides: list[str] | tuple[str, ...] = (), data: Path | None = None, *, log: Log = no_log
+) -> Preset:
     """The preset with overrides, and with `"data"` replaced by what the shards in `data`, or in the preset's folder, say.
+
+    `log` gets these settings as one line.
 
     Raises:
         UsageError: no such preset, a setting that is wrong, or shards of another domain.
@@ -27,8 +32,20 @@ def load(name_or_file: str, overrides: list[str] | tuple[str, ...] = (), data: P
     preset.check_tables(tables)
     settings = from_data.unresolved(tables)
     if settings:
-        tables = from_data.resolved(tables, _facts(name, tables, settings, data))
+        facts = _facts(name, tables, settings, data)
+        tables = from_data.resolved(tables, facts)
+        log("from the shards: " + ", ".join(_described(address, tables, facts) for address in settings))
     return preset.resolve(name, tables)
+
+
+def _described(address: str, tables: dict[str, Any], facts: from_data.Facts) -> str:
+    """A setting that the shards decide, in words."""
+    if address == "condition.classes" and "condition" not in tables:
+        return "no classes, so that the model has no condition"
+    if address == "data.held_out" and facts[address] is None:
+        return "no split to hold out, so that there is no held-out loss"
+    table, key = address.split(".")
+    return f"{address} = {tables[table][key]}"
 
 
 def _facts(name: str, tables: dict[str, Any], settings: list[str], data: Path | None) -> from_data.Facts:

@@ -69,8 +69,8 @@ def project_points(
 ) -> np.ndarray:
     """Row, column and nearness of each point in pixels: seen in mild perspective, filling the square but for a margin.
 
-    The middle 99 percent along each axis set the view: stray points of a sample must not shrink it. Of these, also those nearest
-    to the viewer are within the square, `margin` pixels and a fortieth of it from its edges.
+    The middle 99.6 percent of the rows and columns are within the square, also those nearest to the viewer, `margin` pixels and a
+    fortieth of it from its edges: stray points of a sample must not shrink the view.
     """
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
     centered = points - (low + high) / 2

@@ -59,6 +59,14 @@ def test_what_changes_nothing_without_guidance_is_left_out_there():
     assert intervals == [None, None, [0.1, 0.9]]
 
 
+def test_guides_and_samplers_are_names_and_shown_without_their_folder(tmp_path):
+    for name in ("1e3", "b" * 200):
+        tiny.run_folder(tmp_path / name, tiny.IMAGE)
+    runs = [str(tmp_path / name) for name in ("1e3", "b" * 200)]
+    found = points(f"guide-run={','.join(runs)}", method_settings={"guidance": 2.0})
+    assert list(found) == ["guide-run=1e3", f"guide-run={'b' * 200}"]
+
+
 def test_none_is_the_value_of_the_preset():
     assert points("steps=none,7", method_settings={"guidance": 1.5})["steps=none"].steps is None
 
@@ -71,6 +79,7 @@ def test_none_is_the_value_of_the_preset():
         (["steps"], "has no values"),
         (["steps=1,,2"], "has no values"),
         (["steps=1,1"], "repeats a value"),
+        (["guidance=1,1.0,2"], "repeats a value"),
         (["steps=1.5"], "whole numbers"),
         (["steps=1", "steps=2"], "set twice"),
         (["guidance=2", "method.guidance=3"], "set twice"),
