@@ -105,9 +105,9 @@ def view(
             import webbrowser
 
             webbrowser.open(url)
-        page = server.Page(functions, Worker(threads))
+        worker = Worker(threads)
         try:
-            server.serve(page.app(host=host, token=secret), listener)
+            server.serve(server.Page(functions, worker).app(host=host, token=secret), worker, listener)
         except KeyboardInterrupt:
             console.info("stopped")
 

@@ -6,10 +6,11 @@ thread alone.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from inrflow_core.conditioners._contract import conditioner_of_option, condition
 from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import Clip, Field, Orbit, Size, Surface, Window
 from inrflow_core.models import Model
-from inrflow_core.runtime.progress import Progress
+from inrflow_core.runtime.progress import SILENT, Progress
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sampling import condition_inputs, provenance, sample, support_cameras, write_samples
 from inrflow_core.sampling.labels import resolve_labels
@@ -171,6 +172,8 @@ class Functions:
     ) -> bytes:
         """The content of the file that `inrflow sample` writes of the same function.
 
+        `progress` counts solver steps, as everywhere: what it raises ends the evaluation.
+
         Raises:
             UsageError: no format of the domain has the suffix, or a size that it does not have.
         """
@@ -183,7 +186,10 @@ class Functions:
         size = self._size(model, sizes, suffix)
         request = SampleRequest([selection.seed], recorded.labels, size, window, condition=recorded.condition)
         origin = provenance.provenance(model, recorded.weights, request, recorded.options)
-        source = write_samples.SampleSource(model, request, recorded.options)
+        reporter = SILENT
+        if progress is not None:
+            reporter = replace(SILENT, progress=lambda title, unit, total=None: contextlib.nullcontext(progress))
+        source = write_samples.SampleSource(model, request, recorded.options, reporter=reporter)
         with tempfile.TemporaryDirectory(prefix="inrflow-view-") as folder:
             out = Path(folder) / f"sample{suffix}"
             write_samples.check_frame_rate(model, size, out)

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -255,14 +256,14 @@ class Page:
         started = time.perf_counter()
         job = self.worker.submit(answer)
         future = asyncio.wrap_future(job.future)
-        while not (await asyncio.wait([future], timeout=POLL_SECONDS))[0]:
-            if await request.is_disconnected():
-                job.cancel()
-                future.add_done_callback(_retrieve)
-                return Response(status_code=LEFT)
         try:
+            while not (await asyncio.wait([future], timeout=POLL_SECONDS))[0]:
+                if await request.is_disconnected():
+                    raise CancelledJob
             response = future.result()
-        except CancelledJob:
+        except (CancelledJob, asyncio.CancelledError):  # the client has left, or the server stops
+            job.cancel()
+            future.add_done_callback(_retrieve)
             return Response(status_code=LEFT)
         waited, total = 1000 * job.waited, 1000 * (time.perf_counter() - started)
         response.headers["server-timing"] = f"queue;dur={waited:.1f}, work;dur={total - waited:.1f}"
@@ -288,12 +289,25 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise UsageError(f"no port is free at `{host}`", hint="name one with `--port`")
 
 
-def serve(app: Guard, listener: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """A server that ends the jobs under way at once when it is to stop: their requests are answered then."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker) -> None:
+        super().__init__(config)
+        self._worker = worker
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop the worker, then the server."""
+        self._worker.stop()
+        super().handle_exit(sig, frame)
+
+
+def serve(app: Guard, worker: Worker, listener: socket.socket) -> None:
     """Serve a page until Ctrl-C."""
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, ws="none"
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, worker).run(sockets=[listener])
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

@@ -84,9 +84,13 @@ class Worker:
         self._executor.submit(job.run)
         return job
 
+    def stop(self) -> None:
+        """End the job under way at its next step, and all others before they begin; waits for none, so a signal may call it."""
+        self._is_stopping.set()
+
     def close(self) -> None:
         """Cancel all jobs and end the thread."""
-        self._is_stopping.set()
+        self.stop()
         with self._lock:
             jobs = list(self._unfinished)
         for job in jobs:

@@ -112,6 +112,47 @@ def test_the_page_draws_follows_its_controls_and_stays_on_this_machine(page: Any
     assert outside == []
 
 
+def test_the_address_says_which_panels_are_closed(page: Any, url: str):
+    page.goto(f"{url}#seed=1")
+    number = lambda: page.evaluate("document.querySelectorAll('.panel').length")  # noqa: E731
+    wait(lambda: number() == 2)
+    assert "panels" not in page.evaluate("location.hash")
+    page.click(".panel:nth-child(2) .close")
+    assert "panels=0" in page.evaluate("location.hash")
+    page.reload()
+    wait(lambda: number() == 1 and "tile in" in page.inner_text(".panel .time"))
+    assert page.problems == []
+
+
+def test_a_number_that_cannot_be_is_said_and_any_other_is_taken(page: Any, url: str):
+    page.goto(f"{url}#seed=1&panels=0")
+    wait(lambda: page.is_visible("#guidance"))
+    page.fill("#guidance", "1.25")
+    page.press("#guidance", "Enter")
+    wait(lambda: "guidance=1.25" in page.evaluate("location.hash"))
+    page.fill("#guidance", "-1")
+    page.press("#guidance", "Enter")
+    wait(lambda: page.inner_text("#message").startswith("Guidance: "))
+    assert page.input_value("#guidance") == "1.25" and "guidance=1.25" in page.evaluate("location.hash")
+    page.fill("#steps", "3")
+    page.press("#steps", "Enter")
+    wait(lambda: not page.inner_text("#message"))
+
+
+def test_tiles_of_a_replaced_image_are_aborted(page: Any, url: str):
+    aborted: list[str] = []
+    page.on("requestfailed", lambda request: aborted.append(request.url))
+    page.route("**/api/tile*seed=4*", lambda route: None)  # these are never answered
+    page.goto(f"{url}#seed=4&panels=0")
+    waiting = lambda seed: [at for at in page.addresses if "/api/tile" in at and f"seed={seed}" in at]  # noqa: E731
+    wait(lambda: page.evaluate("1") and len(waiting(4)) >= 2)
+    page.click("#next")
+    wait(lambda: page.evaluate("1") and "tile in" in page.inner_text(".panel .time"))
+    assert len(waiting(4)) == 2 and sorted(aborted) == sorted(waiting(4))
+    assert page.evaluate("window.inrflowPage.panels[0].views[0].downloads.size") <= 2
+    assert page.problems == []
+
+
 def test_a_shared_address_restores_what_it_says(page: Any, url: str):
     page.goto(f"{url}#seed=9&label=owl&panels=1;1,2,0&points=512&pose=0,0,5&steps=3")
     wait(lambda: page.evaluate("document.querySelectorAll('.panel').length") == 2)

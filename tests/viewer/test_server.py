@@ -16,11 +16,12 @@ from starlette.testclient import TestClient
 
 from inrflow_cli.app import run
 from inrflow_core.errors import UsageError
+from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import viewed_run
 from inrflow_core.viewer.functions import Functions
 from inrflow_core.viewer.selection import Selection
 from inrflow_core.viewer.server import Page
-from inrflow_core.viewer.worker import Worker
+from inrflow_core.viewer.worker import CancelledJob, Worker
 from tests import tiny
 
 URL = "http://127.0.0.1:8420"
@@ -114,6 +115,45 @@ def test_a_download_is_the_file_of_sample(client: TestClient, folders: Path, tmp
         assert response.content == (tmp_path / f"a.{suffix}").read_bytes()
 
 
+def test_a_download_ends_at_the_next_step_once_its_client_has_left(folders: Path):
+    functions, steps = functions_of(folders), []
+
+    def leave(done: int, total: int) -> None:
+        steps.append(done)
+        if len(steps) > 2:
+            raise CancelledJob
+
+    functions.record(selection(3))
+    with pytest.raises(CancelledJob):
+        functions.file(selection(3), ".png", SizeOptions(resolution="16"), progress=leave)
+    assert len(steps) == 3
+    content = functions.file(selection(3), ".png", SizeOptions(resolution="16"), progress=lambda done, total: None)
+    assert content == functions.file(selection(3), ".png", SizeOptions(resolution="16"))
+
+
+def test_a_request_that_the_server_s_stop_cancels_is_answered_and_its_job_ends(folders: Path):
+    functions, worker, is_started, may_go = functions_of(folders), Worker(1), threading.Event(), threading.Event()
+
+    def record(selected: Selection, progress: Any = None) -> Any:
+        is_started.set()
+        may_go.wait(10)
+        progress(1, 2)
+
+    functions.record = record  # type: ignore[method-assign]
+    sent: list[int] = []
+
+    async def request_and_stop() -> None:
+        task = asyncio.create_task(_request(Page(functions, worker).app(), sent, b"steps=400"))
+        await asyncio.to_thread(is_started.wait, 10)
+        task.cancel()  # as uvicorn does, a second after Ctrl-C
+        await task
+
+    asyncio.run(request_and_stop())
+    may_go.set()
+    worker.close()
+    assert sent == [499] and worker.num_unfinished == 0
+
+
 def test_the_answers_say_what_was_sampled_and_how_long_it_took(client: TestClient):
     info = client.get("/api/info").json()
     assert [(one["name"], one["view"], one["emas"]) for one in info["runs"]] == [
@@ -164,8 +204,14 @@ def test_a_bad_request_gets_400_with_a_reason_and_a_hint(client: TestClient, que
 
 def test_what_does_not_exist_is_404(client: TestClient):
     assert client.get("/api/record", params={"step": 7}).status_code == 404
-    assert client.get("/page/../server.py").status_code == 404
-    assert client.get("/page/%2e%2e/server.py").status_code == 404
+    for path in (
+        "/page/../server.py",
+        "/page/../../viewer/server.py",
+        "/page/./../server.py",
+    ):  # httpx would shorten them
+        sent: list[int] = []
+        asyncio.run(_request(client.app, sent, path=path))
+        assert sent == [404], path
     assert client.post("/api/info").status_code == 405
 
 
@@ -213,9 +259,18 @@ def test_a_request_whose_client_leaves_is_cancelled_and_the_next_is_answered(fol
 async def _leave_during(app: Any, is_started: threading.Event, is_gone: threading.Event) -> list[int]:
     """Request a sample of many steps, leave once it is under way; returns the statuses that were sent."""
     sent: list[int] = []
+    await _request(app, sent, b"steps=400", is_started)
+    is_gone.set()
+    return sent
+
+
+async def _request(
+    app: Any, sent: list[int], query: bytes = b"", has_left: threading.Event | None = None, path: str = "/api/record"
+) -> None:
+    """Request a path as it is, of a client that leaves with an event; `sent` gets the status of the answer."""
 
     async def receive() -> dict[str, Any]:
-        if not is_started.is_set():
+        if has_left is None or not has_left.is_set():
             await asyncio.sleep(60)  # ends by the cancellation of whoever looks
         return {"type": "http.disconnect"}
 
@@ -224,12 +279,10 @@ async def _leave_during(app: Any, is_started: threading.Event, is_gone: threadin
             sent.append(message["status"])
 
     scope = {
-        **{"type": "http", "method": "GET", "path": "/api/record", "raw_path": b"/api/record", "http_version": "1.1"},
-        **{"query_string": b"steps=400", "headers": [(b"host", b"localhost")], "scheme": "http", "root_path": ""},
+        **{"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "http_version": "1.1"},
+        **{"query_string": query, "headers": [(b"host", b"localhost")], "scheme": "http", "root_path": ""},
     }
     await app(scope, receive, send)
-    is_gone.set()
-    return sent
 
 
 def test_a_run_that_the_page_does_not_show_is_refused_with_a_hint(

@@ -43,7 +43,7 @@ class Page {
   }
 
   remember() {
-    this.fragment = toFragment(this.state);
+    this.fragment = toFragment(this.state, this.info);
     history.replaceState(null, "", `#${this.fragment}`);
   }
 
@@ -78,7 +78,14 @@ class Page {
   }
 
   connect() {
-    const set = (name, value) => { this.state[name] = value; this.change(); };
+    const set = (name, value) => { say(""); this.state[name] = value; this.change(); };
+    const adopt = ({ target }) => {
+      if (target.validity.valid) set(target.id, target.value.trim());
+      else {
+        say(`${document.querySelector(`label[for=${target.id}]`).textContent}: ${target.validationMessage}`, true);
+        this.fillControls();
+      }
+    };
     const shift = (by) => {
       const seed = BigInt(this.state.seed) + by;
       if (seed >= 0n && seed <= LARGEST_SEED) set("seed", String(seed));
@@ -92,12 +99,12 @@ class Page {
       else this.fillControls();
     });
     for (const name of ["label", "sampler", "steps", "guidance", "text", "sequence", "tint", "compare"]) {
-      find(name).addEventListener("change", (event) => { if (event.target.validity.valid) set(name, event.target.value.trim()); });
+      find(name).addEventListener("change", adopt);
     }
     for (const name of ["grid", "strip"]) find(name).addEventListener("change", (event) => set(name, event.target.checked));
     find("points").addEventListener("input", (event) => set("points", pointsAt(Number(event.target.value))));
     for (const name of ["grid-side", "view-side", "clip-side", "frames", "rate"]) {
-      find(name).addEventListener("change", (event) => { if (event.target.validity.valid) set(name, event.target.value.trim()); });
+      find(name).addEventListener("change", adopt);
     }
     find("dot").addEventListener("input", (event) => set("dot", Number(event.target.value)));
     find("add").addEventListener("click", () => this.add());

@@ -26,6 +26,7 @@ export class ImageView {
     this.hasGrid = false;
     this.resolution = 0;
     this.isFollowing = false;
+    this.downloads = new Set();
     this.viewer.addHandler("update-viewport", () => this.drawGrid());
     this.viewer.addHandler("resize", () => this.drawGrid());
     this.viewer.addHandler("viewport-change", () => { if (!this.isFollowing) move(this, this.bounds()); });
@@ -33,6 +34,8 @@ export class ImageView {
 
   /** Show a function; where the viewport is stays. */
   show(parameters, run) {
+    this.abort();
+    this.shown = parameters;
     this.resolution = run.resolution;
     const { info, side, kind } = this;
     const top = Math.log2(info.tile);
@@ -46,7 +49,7 @@ export class ImageView {
           return address("tile", { ...parameters, kind, level: Math.max(0, level - top), row, column, ...coarse });
         },
         hasTransparency: () => false,
-        downloadTileStart: (job) => view.download(job),
+        downloadTileStart: (job) => { if (view.shown === parameters) view.download(job); else job.fail("replaced", null); },
         downloadTileAbort: (job) => job.userData.controller?.abort(),
       },
       index: 0, replace: this.viewer.world.getItemCount() > 0,
@@ -60,6 +63,7 @@ export class ImageView {
 
   async download(job) {
     const controller = job.userData.controller = new AbortController();
+    this.downloads.add(controller);
     try {
       const query = job.src.slice(job.src.indexOf("?") + 1);
       const response = await request("tile", query, controller.signal);
@@ -69,7 +73,16 @@ export class ImageView {
     } catch (error) {
       if (error.name !== "AbortError") this.fail(error);
       job.fail(String(error.message || error), null);
+    } finally {
+      this.downloads.delete(controller);
     }
+  }
+
+  /** End the requests of all tiles under way: OpenSeadragon does so for none that it replaces. */
+  abort() {
+    this.viewer.imageLoader.clear();
+    for (const controller of this.downloads) controller.abort();
+    this.downloads.clear();
   }
 
   /** Center and width of what is visible, in sides of the square. */
@@ -132,6 +145,7 @@ export class ImageView {
   }
 
   destroy() {
+    this.abort();
     this.viewer.destroy();
     this.grid.remove();
   }

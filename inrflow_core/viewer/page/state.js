@@ -14,13 +14,13 @@ const NUMBERS = ["points", "dot"];
 const FLAGS = ["grid", "strip"];
 const TEXTS = ["seed", "label", "guidance", "sampler", "steps", "text", "sequence", "tint", "compare", "grid-side", "view-side", "clip-side", "frames", "rate"];
 
-/** The fragment of a state: only what differs from the defaults. */
-export function toFragment(state) {
+/** The fragment of a state: only what differs from the defaults, which are all runs side by side. */
+export function toFragment(state, info) {
   const parts = new URLSearchParams();
   for (const name of [...TEXTS, ...NUMBERS]) if (state[name] !== DEFAULTS[name]) parts.set(name, state[name]);
   for (const name of FLAGS) if (state[name]) parts.set(name, "1");
   const panels = state.panels.map(({ run, step, ema }) => [run, step, ema].join(",").replace(/,+$/, "")).join(";");
-  if (panels !== "0") parts.set("panels", panels);
+  if (panels !== info.runs.map((_, run) => run).join(";")) parts.set("panels", panels);
   if (state.zoom) parts.set("zoom", [state.zoom.x, state.zoom.y, state.zoom.width].map((n) => +n.toPrecision(9)).join(","));
   if (state.pose) parts.set("pose", state.pose.map((n) => +n.toFixed(4)).join(","));
   return parts.toString();

@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -45,13 +47,23 @@ def test_the_printed_address_answers_until_ctrl_c(folder: Path, checkout: Path):
         assert url.startswith("http://127.0.0.1:") and len(url.rstrip("/").rpartition("/")[2]) >= 20
         assert [status(url), status(f"{url}page/app.js"), status(f"{url}api/record")] == [200, 200, 200]
         assert status(url.replace(url.rstrip("/").rpartition("/")[2], "token")) == 403
+        long = (
+            f"{url}api/file?suffix=png&resolution=2048&sampler=heun&steps=1000"  # minutes: Ctrl-C does not wait for it
+        )
+        waiting = [threading.Thread(target=status, args=(long,), daemon=True) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        time.sleep(1)
         server.send_signal(signal.SIGINT)
         _, words = server.communicate(timeout=20)
     finally:
         server.kill()
         server.wait()
     assert server.returncode == 0, words
-    assert "stopped" in words and "Traceback" not in words
+    assert "stopped" in words and "Traceback" not in words and "ERROR" not in words
+    for thread in waiting:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in waiting)
 
 
 def test_without_the_extra_the_command_says_what_to_install(
