@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,9 @@ Port = Annotated[
     int | None,
     typer.Option(min=1, max=65535, help="Port. Default: 8420, or a free one if that is in use.", show_default=False),
 ]
-Memory = Annotated[float, typer.Option(min=0.01, help="Gigabytes of recorded samples that are cached.")]
+Memory = Annotated[
+    float, typer.Option(min=0.01, help="Gigabytes of recorded samples that are cached, and as many of loaded models.")
+]
 MaxSide = Annotated[int, typer.Option(min=256, max=16384, help="Largest side of a downloaded image, in pixels.")]
 Token = Annotated[bool, typer.Option("--token/--no-token", help="Require the secret part of the printed address.")]
 Export = Annotated[
@@ -99,7 +102,11 @@ def view(
     secret = guard.new_token() if token else None
     with server.listen(host, port) as listener:
         url = guard.own_address(host, listener.getsockname()[1], secret)
-        console.info(f"showing {', '.join(f'`{source}`' for source in sources)} at {url} (Ctrl-C stops)")
+        names = [*map(str, runs or []), *(models or [])] or [str(source) for source in sources]
+        console.info(f"showing {', '.join(f'`{name}`' for name in names)} at {url} (Ctrl-C stops)")
+        if host in guard.WILDCARDS:
+            own = guard.own_address(socket.gethostname(), listener.getsockname()[1], secret)
+            console.info(f"from other machines at {own}")
         console.print_json({"url": url, "runs": [str(source) for source in sources]}, as_json=json)
         if open:
             import webbrowser

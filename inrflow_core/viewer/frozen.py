@@ -23,7 +23,7 @@ from inrflow_core.viewer.functions import MOST_POINTS, Functions
 from inrflow_core.viewer.selection import Selection
 
 SIDE = 768
-"""Pixels along the longer side of an image."""
+"""Pixels along the longer side of an image, or the largest side that the page evaluates."""
 POINTS, GRID = 2048, "64"
 """Of clouds and meshes, as on the page."""
 MOST_PANELS = 16
@@ -91,19 +91,19 @@ def _section(functions: Functions, own: Selection, view: Mapping[str, Any], prog
         content = galleries.gallery(page.Gallery(title, points[None]))
         return f"{content}<p>{facts}</p>"
     suffix = "webp" if described["view"] == "clip" else "png"
-    file = functions.file(own, f".{suffix}", *_size(described, view), progress=progress)
+    file = functions.file(own, f".{suffix}", *_size(described, view, functions.max_side), progress=progress)
     data = base64.b64encode(file).decode("ascii")
     image = f'<img alt="{escape(title)}" src="data:image/{suffix};base64,{data}">'
     return f"<section><h2>{escape(title)}</h2>{image}<p>{facts}</p></section>"
 
 
-def _size(described: Mapping[str, Any], view: Mapping[str, Any]) -> tuple[SizeOptions, Window]:
-    """The size of a panel's file, and the window of an image."""
+def _size(described: Mapping[str, Any], view: Mapping[str, Any], most: int) -> tuple[SizeOptions, Window]:
+    """The size of a panel's file, of an image at most `most` pixels a side, and the window of an image."""
     kind = described["view"]
     if kind == "image":
         window = _window(view.get("zoom"))
         height, width = window[2] - window[0], window[3] - window[1]
-        rows, columns = (max(1, round(SIDE * side / max(height, width))) for side in (height, width))
+        rows, columns = (max(1, round(min(SIDE, most) * side / max(height, width))) for side in (height, width))
         return SizeOptions(resolution=f"{rows}x{columns}"), window
     if kind == "mesh":
         return SizeOptions(resolution=str(view.get("grid-side", GRID))), None
@@ -120,7 +120,10 @@ def _size(described: Mapping[str, Any], view: Mapping[str, Any]) -> tuple[SizeOp
     if kind == "clip":
         side = view.get("clip-side")
         resolution = None if side is None else str(side)
-        return SizeOptions(resolution=resolution, frames=view.get("frames"), fps=view.get("rate")), None
+        rate, frames = view.get("rate"), view.get("frames")
+        if rate is not None and frames is None:  # the duration follows from both
+            frames = described["frames"]
+        return SizeOptions(resolution=resolution, frames=frames, fps=rate), None
     return SizeOptions(), None
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from inrflow_core import models
 from inrflow_core.conditioners._contract import conditioner_of_option, conditioner_part
 from inrflow_core.errors import Diverged, UsageError
-from inrflow_core.fields import Clip, Field, Orbit, Size, Surface, Window
+from inrflow_core.fields import Clip, Field, Orbit, Size, Window
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Progress
 from inrflow_core.runtime.query_budget import CHUNK
@@ -33,7 +33,7 @@ from inrflow_core.sampling.request import SampleRequest, SizeOptions, choose_siz
 from inrflow_core.sets import Condition
 from inrflow_core.viewer.byte_cache import ByteCache
 from inrflow_core.viewer.selection import Selection
-from inrflow_core.viewer.viewed_run import INPUTS, VIEWS, ViewedRun, formats_of
+from inrflow_core.viewer.viewed_run import INPUTS, VIEW_NOUNS, VIEWS, ViewedRun, formats_of
 
 MOST_LEVELS = 14
 """Levels of the deep zoom below the one whose single tile is the whole image: beyond, float32 coordinates of neighboring pixels
@@ -183,6 +183,8 @@ class Functions:
             raise UsageError(
                 f"no format of {model.domain.NOUN} has the suffix `{suffix}`", hint=f"give one of {', '.join(formats)}"
             )
+        if window is not None and VIEWS[model.domain.NAME] != "image":
+            raise UsageError(f"a window of {model.domain.NOUN}", hint="leave `window` out: it is a part of an image")
         size = self._size(model, sizes, suffix)
         request = SampleRequest([selection.seed], recorded.labels, size, window, condition=recorded.condition)
         origin = provenance.provenance(model, recorded.weights, request, recorded.options)
@@ -228,12 +230,16 @@ class Functions:
 
     def _size(self, model: Model, sizes: SizeOptions, suffix: str) -> Size:
         """The size of a file; raises UsageError for one that the page does not take."""
+        grid = sizes.resolution
+        grids = [] if grid is None or suffix.removeprefix(".") not in model.domain.MESH_FORMATS else [grid]
+        if any(not grid.isdecimal() or not 2 <= int(grid) <= MOST_GRID for grid in grids):
+            raise UsageError(
+                f"a grid of {grid} points along a side", hint=f"give one whole number from 2 to {MOST_GRID}"
+            )
         size = choose_size(model.domain, sizes, suffix, model.frame_rate)
         if isinstance(size, tuple | Orbit | Clip):
             self._check_side(max(size if isinstance(size, tuple) else (size.rows, size.columns)))
         count = 0
-        if isinstance(size, Surface) and size.resolution > MOST_GRID:
-            raise UsageError(f"a grid of {size.resolution} points along a side", hint=f"give at most {MOST_GRID}")
         if isinstance(size, int) and size > MOST_POINTS:
             raise UsageError(f"{size:,} points", hint=f"give at most {MOST_POINTS:,}")
         if isinstance(size, Orbit | Clip):
@@ -270,7 +276,7 @@ def _check_view(model: Model, view: str) -> None:
     """Raise UsageError where samples are not shown in this way."""
     own = VIEWS[model.domain.NAME]
     if own != view:
-        raise UsageError(f"`{model.preset.name}` samples {model.domain.NOUN}", hint=f"request a {own}")
+        raise UsageError(f"`{model.preset.name}` samples {model.domain.NOUN}", hint=f"request {VIEW_NOUNS[own]}")
 
 
 def _model_bytes(model: Model) -> int:

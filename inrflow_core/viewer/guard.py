@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import socket
 from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,14 +40,19 @@ def new_token() -> str:
     return secrets.token_urlsafe(16)
 
 
+def own_names() -> set[str]:
+    """The names under which this machine knows itself, the short one and the full one."""
+    return {name.lower() for name in (socket.gethostname(), socket.getfqdn()) if name}
+
+
 class Guard:
     """Pass on what the user's own page requests; the token, if there is one, is the first part of the path."""
 
     def __init__(self, app: ASGIApp, *, host: str = "127.0.0.1", token: str | None = None) -> None:
         self.app, self.token = app, token
-        self.names: Collection[str] = LOOPBACK | {host.lower()}
         self.allows_addresses = host in WILDCARDS
         """Of a server on every interface any address without a name: a foreign page's host is a name."""
+        self.names: Collection[str] = LOOPBACK | ({host.lower()} if host not in WILDCARDS else own_names())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403 with a reason, or pass the request on without the token in its path."""
@@ -75,14 +81,18 @@ class Guard:
         if not self._is_own_name(_name(host)):
             return f"the host `{host[:100]}` is refused", "open the address that `inrflow view` printed"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _netloc(origin) != host.lower():
             return f"the origin `{origin[:100]}` is refused", "this server answers its own page alone"
-        site, is_visit = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode") == "navigate"
-        if site not in ("none", "same-origin") and not (is_visit and headers.get("sec-fetch-dest") == "document"):
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not self._is_visit(scope, headers):
             return "another page's request is refused", "this server answers its own page alone"
         if self.token is not None and not self._has_token(scope["path"]):
             return "the address lacks the token", "open the address that `inrflow view` printed"
         return None
+
+    def _is_visit(self, scope: Scope, headers: Headers) -> bool:
+        """Whether a link leads here: to the page itself, for any other address may sample."""
+        is_index = scope["path"] == ("/" if self.token is None else f"/{self.token}/")
+        return is_index and (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
 
     def _is_own_name(self, name: str) -> bool:
         return name in self.names or (self.allows_addresses and _is_address(name))
@@ -98,6 +108,14 @@ def _name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _netloc(origin: str) -> str | None:
+    """Host and port of an origin, in lower case; None without one."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _is_address(name: str) -> bool:

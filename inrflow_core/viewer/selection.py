@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def word(most: int = MOST_LETTERS) -> Parser:
     """A parser of texts without control characters, of at most `most` letters."""
 
     def parse(name: str, text: str) -> str:
-        if len(text) <= most and text.isprintable():
+        if len(text) <= most and not any(unicodedata.category(letter) == "Cc" for letter in text):
             return text
         raise UsageError(f"`{name}={_short(text)}`", hint=f"give at most {most} letters, without control characters")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import re
 import socket
 import sys
 import time
@@ -208,7 +209,7 @@ class Page:
 
     def frozen(self, request: Request) -> Answer:
         """What the page shows, by the `fragment` of its address, as one HTML file."""
-        _, values = _parse(request, {"fragment": parameters.word(4000)})
+        _, values = _parse(request, {"fragment": parameters.word(16_000)})
         (fragment,) = parameters.required(values, "fragment")
 
         def work(progress: Progress) -> Response:
@@ -243,13 +244,23 @@ class Page:
                 return answer(_ignore) if name == "info" else await self._run(request, answer)
             except InrflowError as error:
                 status = 503 if isinstance(error, BusyError) else STATUS.get(error.code, 500)
-                return JSONResponse({"error": error.message, "hint": error.hint}, status)
+                hint = None if error.hint is None else self._page_words(error.hint)
+                return JSONResponse({"error": self._page_words(error.message), "hint": hint}, status)
             except Exception as error:  # our bug: the page says so, and the terminal has the traceback
                 traceback.print_exception(error, file=sys.stderr)
                 message = f"a bug of inrflow: {type(error).__name__}"
                 return JSONResponse({"error": message, "hint": "its traceback is in the terminal"}, 500)
 
         return endpoint
+
+    def _page_words(self, text: str) -> str:
+        """A message in the words of the page: its controls and runs by name, in place of options and of paths of this machine."""
+        for run in sorted(
+            self.functions.runs, key=lambda run: len(str(run.source)), reverse=True
+        ):  # a file before its folder
+            for end in "`/":
+                text = text.replace(f"`{run.source}{end}", f"`{run.name}{end}")
+        return re.sub(r"`--([a-z])", r"`\1", text)
 
     async def _run(self, request: Request, answer: Answer) -> Response:
         """The response of a job, with what it took; the job is cancelled where the client leaves before."""

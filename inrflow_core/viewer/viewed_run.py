@@ -21,6 +21,8 @@ VIEWS: Mapping[str, str] = {
     "protein": "structure",
 }
 """How the page shows the samples of a domain: a deep zoom, a cloud or a mesh that turns, a scene seen by a camera, a clip that plays, a structure."""
+VIEW_NOUNS: Mapping[str, str] = {view: f"{'an' if view == 'image' else 'a'} {view}" for view in VIEWS.values()}
+"""Each with its article."""
 INPUTS = ("text", "sequence")
 """What the page takes as a condition, by the options of `inrflow sample`."""
 MOST_NAMED = 2000
@@ -40,6 +42,11 @@ class ViewedRun:
     emas: tuple[float, ...]
     """Decays of the EMAs that it has; 0 is the weights without EMA."""
     best: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the page calls it."""
+        return self.source.stem if self.source.is_file() else self.source.name or self.source.resolve().name
 
     @property
     def is_folder(self) -> bool:
@@ -70,7 +77,7 @@ class ViewedRun:
         options, sampler = option_names(self.preset), self.preset.sampler
         settings = self.preset.method.config
         return {
-            "name": self.source.stem if self.source.is_file() else self.source.name,
+            "name": self.name,
             "view": VIEWS[self.preset.domain.name],
             "domain": self.preset.domain.name,
             "noun": domain_class(self.preset.domain.name).NOUN,

@@ -153,6 +153,30 @@ def test_tiles_of_a_replaced_image_are_aborted(page: Any, url: str):
     assert page.problems == []
 
 
+def test_without_webgl_the_other_panels_go_on(page: Any, url: str):
+    page.add_init_script(
+        "const plain = HTMLCanvasElement.prototype.getContext;"
+        "HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {"
+        " return kind.startsWith('webgl') ? null : plain.call(this, kind, ...rest); };"
+    )
+    page.goto(f"{url}#seed=4&panels=1;0")
+    wait(lambda: "tile in" in page.inner_text(".panel:nth-child(2) .time"))
+    assert "WebGL" in page.inner_text(".panel:nth-child(1) .view")
+    page.click("#next")
+    wait(lambda: "seed=5" in page.evaluate("location.hash"))
+    assert page.problems == []
+
+
+def test_a_page_has_sixteen_panels_at_most(page: Any, url: str):
+    page.goto(f"{url}#seed=4&points=256&panels={';'.join(['1'] * 15)}")
+    wait(lambda: page.evaluate("document.querySelectorAll('.panel').length") == 15)
+    page.click("#add")
+    assert page.evaluate("document.querySelectorAll('.panel').length") == 16
+    assert page.is_disabled("#add")
+    page.click(".panel:nth-child(1) .close")
+    assert page.is_enabled("#add")
+
+
 def test_a_shared_address_restores_what_it_says(page: Any, url: str):
     page.goto(f"{url}#seed=9&label=owl&panels=1;1,2,0&points=512&pose=0,0,5&steps=3")
     wait(lambda: page.evaluate("document.querySelectorAll('.panel').length") == 2)

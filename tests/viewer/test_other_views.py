@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from inrflow_cli.app import run
-from inrflow_core.viewer import viewed_run
+from inrflow_core.viewer import frozen, viewed_run
 from inrflow_core.viewer.functions import Functions
 from inrflow_core.viewer.server import Page
 from inrflow_core.viewer.worker import Worker
@@ -100,14 +100,18 @@ def test_a_protein_and_a_described_shape_are_those_of_sample(client: TestClient,
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("mesh?resolution=400", "a grid of 400 points along a side: give at most 256"),
+        ("mesh?resolution=400", "a grid of 400 points along a side: give one whole number from 2 to 256"),
+        ("file?suffix=glb&resolution=1", "a grid of 1 points along a side: give one whole number from 2 to 256"),
+        ("file?suffix=glb&resolution=8&window=0,0,1,1", "a window of shapes: leave `window` out"),
+        ("file?run=2&suffix=gif&fps=5", "`fps` alone needs the duration"),
         ("mesh?run=2&resolution=8", "samples videos: request a clip"),
+        ("points?num=3", "samples shapes: request a mesh"),
         ("scene?run=1&resolution=600", "from 1 to 512"),
         ("scene?run=2", "samples videos: request a clip"),
         ("clip?run=2&frames=9999&resolution=512", "pixels in all frames"),
         ("file?run=1&suffix=gif&views=900&resolution=512", "pixels in all frames"),
         ("file?run=2&suffix=frames", "give one of png, npz, gif, webp, mp4"),
-        ("file?suffix=npz&resolution=8", "set their number with `--points`"),
+        ("file?suffix=npz&resolution=8", "set their number with `points`"),
         ("tile?level=0&row=0&column=0", "samples shapes"),
         ("record?run=3", "conditioned on sequences, and none is given"),
         ("record?run=3&sequence=MKZ", "no amino acid: `Z` at 3"),
@@ -143,6 +147,27 @@ def test_a_frozen_page_holds_every_panel_and_loads_nothing(folders: Path, tmp_pa
     assert run([*command, "--overwrite"]) == 0 and out.read_text(encoding="utf-8") == text
 
 
+def test_a_frame_rate_alone_freezes_the_training_frames_at_that_rate(client: TestClient):
+    def frozen(fragment: str) -> bytes:
+        response = client.get("/api/frozen", params={"fragment": f"panels=2&seed=6&{fragment}"})
+        assert response.status_code == 200, response.text
+        (data,) = re.findall(r"data:image/webp;base64,([^\"]+)", response.text)
+        return base64.b64decode(data)
+
+    frames = client.get("/api/info").json()["runs"][2]["frames"]
+    assert frozen("rate=5") == frozen(f"rate=5&frames={frames}") != frozen(f"rate=10&frames={frames}")
+    with Image.open(io.BytesIO(frozen("rate=5"))) as image:
+        assert getattr(image, "n_frames", 1) == frames
+
+
+def test_a_frozen_image_is_no_larger_than_the_page_evaluates(folders: Path, tmp_path: Path):
+    tiny.run_folder(tmp_path / "images", tiny.LOCAL_IMAGE)
+    functions = Functions(viewed_run.open_runs([tmp_path / "images"]), max_side=256)
+    (data,) = re.findall(r"data:image/png;base64,([^\"]+)", frozen.html(functions, "seed=2&zoom=0.5,0.5,0.5"))
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert image.size == (256, 256)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -151,7 +176,7 @@ def test_a_frozen_page_holds_every_panel_and_loads_nothing(folders: Path, tmp_pa
         (["--export", "a.html", "--fragment", "sed=1"], "did you mean `seed`?"),
         (["--export", "a.html", "--fragment", "panels=9"], "there is no run 9"),
         (["--export", "a.html", "--fragment", "panels=0,x"], "`step=x`"),
-        (["--export", "a.html", "--fragment", "grid-side=300"], "at most 256"),
+        (["--export", "a.html", "--fragment", "grid-side=300"], "from 2 to 256"),
     ],
 )
 def test_a_page_that_cannot_be_frozen_is_an_error(

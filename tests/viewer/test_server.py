@@ -175,16 +175,17 @@ def test_the_answers_say_what_was_sampled_and_how_long_it_took(client: TestClien
         ("tile?level=99&row=0&column=0", "`level=99`: give a whole number from 0 to 14"),
         ("tile?level=0&row=0&column=0&size=2000", "from 1 to 1024"),
         ("tile?level=0&row=0&column=0&kind=cubic", "did you mean `bicubic`?"),
-        ("tile?run=1&level=0&row=0&column=0", "samples point clouds"),
+        ("tile?run=1&level=0&row=0&column=0", "samples point clouds: request a cloud"),
         ("points?run=1&num=128001", "`num=128001`"),
         ("points?run=1&first=127000&num=2000", "129,000 points: give at most 128,000"),
-        ("points?run=0&num=4", "samples images"),
+        ("points?run=0&num=4", "samples images: request an image"),
         ("record?seed=-1", "`seed=-1`"),
         ("record?seed=1&seed=2", "`seed` is repeated"),
         ("record?sed=1", "there is no parameter `sed`: did you mean `seed`?"),
         ("record?run=7", "there is no run 7"),
         ("record?label=cow", "the model has no class of that name"),
         ("record?label=%00", "control characters"),
+        ("record?label=do%C2%A0g%E3%80%80x", "the model has no class of that name"),
         ("record?sampler=hein", "did you mean `heun`?"),
         ("record?guidance=nan", "`guidance=nan`"),
         ("record?ema=0.5", "0.999"),
@@ -192,7 +193,7 @@ def test_the_answers_say_what_was_sampled_and_how_long_it_took(client: TestClien
         ("file?suffix=png&resolution=8x9999", "from 1 to 1024"),
         ("file?suffix=png&window=0,0,2,1", "give top, left, bottom and right"),
         ("file?suffix=../x", "no format of images"),
-        ("file?suffix=png&points=5000", "`--points` does not apply: the model samples images: use `--resolution`"),
+        ("file?suffix=png&points=5000", "`points` does not apply: the model samples images: use `resolution`"),
     ],
 )
 def test_a_bad_request_gets_400_with_a_reason_and_a_hint(client: TestClient, query: str, words: str):
@@ -200,6 +201,16 @@ def test_a_bad_request_gets_400_with_a_reason_and_a_hint(client: TestClient, que
     assert response.status_code == 400, response.text
     body = response.json()
     assert words in f"{body['error']}: {body['hint']}"
+
+
+def test_a_message_names_runs_as_the_page_does_and_no_paths(folders: Path):
+    weights = folders / "images" / "checkpoints" / "00000002" / "weights.safetensors"
+    page = Page(Functions(viewed_run.open_runs([folders / "images", weights])), Worker(1))
+    with TestClient(page.app(), base_url=URL) as client:
+        for query in ("run=1&step=7", "run=1&ema=0.5", "step=7", "ema=0.5"):
+            words = " ".join(client.get(f"/api/record?{query}").json().values())
+            assert str(folders) not in words and "`--" not in words and "`" in words, words
+        assert client.get("/api/record?run=1&step=7").json()["error"].startswith("`weights` holds step 2")
 
 
 def test_what_does_not_exist_is_404(client: TestClient):

@@ -2,7 +2,7 @@
 
 import { request, save } from "./api.js";
 import { Panel, SEQUENCE } from "./panel.js";
-import { fromFragment, pointsAt, positionOf, toFragment } from "./state.js";
+import { MOST_PANELS, fromFragment, pointsAt, positionOf, toFragment } from "./state.js";
 
 const find = (id) => document.getElementById(id);
 const MOST_LISTED = 2000;
@@ -151,6 +151,7 @@ class Page {
     fillNumber("steps", state.steps, shared("steps"), runs.some((run) => run.takes_steps));
     fillNumber("guidance", state.guidance, shared("guidance"), runs.some((run) => run.guidance !== null));
     find("steps").max = this.info.most_steps;
+    find("add").disabled = this.panels.length >= MOST_PANELS;
     find("strip").checked = state.strip;
     find("strip").parentElement.hidden = !runs.some((run) => run.takes_steps);
     find("image-controls").hidden = !runs.some((run) => run.view === "image");

@@ -121,7 +121,14 @@ export class Panel {
       return element;
     });
     this.part("views").replaceChildren(...elements);
-    this.views = kinds.map((kind, index) => this.makeView(kind, elements[index]));
+    this.views = kinds.flatMap((kind, index) => {
+      try {
+        return [this.makeView(kind, elements[index])];
+      } catch (error) { // as without WebGL: the other panels go on
+        elements[index].replaceChildren(Object.assign(document.createElement("span"), { className: "name bad", textContent: error.message }));
+        return [];
+      }
+    });
   }
 
   makeView(kind, element) {
@@ -178,6 +185,12 @@ export class Panel {
     this.part("time").textContent = "";
   }
 
+  /** The frame rate of a clip's file; it goes with the number of frames, whose duration follows. */
+  rate() {
+    const { rate, frames } = this.page.state;
+    return rate ? { fps: rate, frames: frames || this.run.frames } : {};
+  }
+
   /** What the file of what is shown is requested with. */
   fileParameters() {
     const suffix = this.part("suffix").value;
@@ -187,7 +200,7 @@ export class Panel {
     if (this.run.view === "cloud") parameters.points = this.page.state.points;
     else if (this.run.view === "scene" && !isMesh) Object.assign(parameters, this.size(), view.camera());
     else if (this.run.view === "mesh" && suffix === "npz") parameters.points = 2048;
-    else if (this.run.view === "clip") Object.assign(parameters, this.size(), this.page.state.rate ? { fps: this.page.state.rate } : {});
+    else if (this.run.view === "clip") Object.assign(parameters, this.size(), this.rate());
     else if (this.run.view !== "image") Object.assign(parameters, this.run.view === "mesh" ? this.size() : {});
     else Object.assign(parameters, windowParameters(view, this.page.info.max_side));
     return parameters;
@@ -245,7 +258,9 @@ export class Panel {
       try {
         if (this.run.view === "image") {
           const response = await request("tile", { ...own, level: 0, row: 0, column: 0, size: 72 }, signal);
-          button.firstChild.src = URL.createObjectURL(await response.blob());
+          const url = URL.createObjectURL(await response.blob());
+          button.firstChild.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
+          button.firstChild.src = url;
           button.title = `tile in ${duration(milliseconds(response) ?? 0)}`;
         } else {
           const response = await request("points", { ...own, first: 0, num: 512 }, signal);

@@ -25,6 +25,7 @@ export class SceneView {
   }
 
   show(parameters, run) {
+    this.coarse?.abort();
     Object.assign(this, { parameters, run });
     this.refresh();
   }
@@ -38,7 +39,11 @@ export class SceneView {
       last = next;
     };
     this.element.addEventListener("pointermove", turn);
-    this.element.addEventListener("pointerup", () => this.element.removeEventListener("pointermove", turn), { once: true });
+    const end = () => {
+      this.element.removeEventListener("pointermove", turn);
+      for (const name of ["pointerup", "pointercancel"]) this.element.removeEventListener(name, end);
+    };
+    for (const name of ["pointerup", "pointercancel"]) this.element.addEventListener(name, end);
   }
 
   turn(azimuth, elevation, zoom) {
@@ -85,7 +90,8 @@ export class SceneView {
     this.isCoarse = true;
     while (this.isDirty && this.parameters) {
       this.isDirty = false;
-      await this.render({ resolution: COARSE }, undefined);
+      this.coarse = new AbortController();
+      await this.render({ resolution: COARSE }, this.coarse.signal, true);
     }
     this.isCoarse = false;
   }
@@ -96,14 +102,14 @@ export class SceneView {
     return this.render({}, this.full.signal);
   }
 
-  async render(size, signal) {
+  async render(size, signal, isCoarse = false) {
     try {
       const response = await request("scene", { ...this.parameters, ...size, ...this.camera() }, signal);
       const blob = await response.blob();
-      if (signal?.aborted || (!signal && this.full && !this.full.signal.aborted)) return;
+      if (signal.aborted || (isCoarse && this.full && !this.full.signal.aborted)) return;
       URL.revokeObjectURL(this.image.src);
       this.image.src = URL.createObjectURL(blob);
-      if (signal) this.report(milliseconds(response));
+      if (!isCoarse) this.report(milliseconds(response));
     } catch (error) {
       if (error.name !== "AbortError") this.fail(error);
     }
@@ -113,6 +119,8 @@ export class SceneView {
     this.parameters = null;
     clearTimeout(this.timer);
     this.full?.abort();
+    this.coarse?.abort();
+    URL.revokeObjectURL(this.image.src);
     this.image.remove();
   }
 }

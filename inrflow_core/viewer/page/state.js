@@ -10,6 +10,9 @@ export const DEFAULTS = {
   grid: false, strip: false, panels: [{ run: 0, step: "", ema: "" }], zoom: null, pose: null,
 };
 
+/** Panels that a page has at most. */
+export const MOST_PANELS = 16;
+
 const NUMBERS = ["points", "dot"];
 const FLAGS = ["grid", "strip"];
 const TEXTS = ["seed", "label", "guidance", "sampler", "steps", "text", "sequence", "tint", "compare", "grid-side", "view-side", "clip-side", "frames", "rate"];
@@ -17,7 +20,8 @@ const TEXTS = ["seed", "label", "guidance", "sampler", "steps", "text", "sequenc
 /** The fragment of a state: only what differs from the defaults, which are all runs side by side. */
 export function toFragment(state, info) {
   const parts = new URLSearchParams();
-  for (const name of [...TEXTS, ...NUMBERS]) if (state[name] !== DEFAULTS[name]) parts.set(name, state[name]);
+  const written = { ...state, sequence: state.sequence.replace(/\s/g, "") };
+  for (const name of [...TEXTS, ...NUMBERS]) if (written[name] !== DEFAULTS[name]) parts.set(name, written[name]);
   for (const name of FLAGS) if (state[name]) parts.set(name, "1");
   const panels = state.panels.map(({ run, step, ema }) => [run, step, ema].join(",").replace(/,+$/, "")).join(";");
   if (panels !== info.runs.map((_, run) => run).join(";")) parts.set("panels", panels);
@@ -47,7 +51,7 @@ function panelsOf(text, info) {
   const panels = text.split(";").map((part) => part.split(","));
   const known = panels.filter(([run]) => /^\d+$/.test(run) && Number(run) < info.runs.length);
   const rows = known.map(([run, step = "", ema = ""]) => ({ run: Number(run), step, ema }));
-  return rows.length ? rows.slice(0, 16) : structuredClone(DEFAULTS.panels);
+  return rows.length ? rows.slice(0, MOST_PANELS) : structuredClone(DEFAULTS.panels);
 }
 
 /** Points at a position of the slider, which is logarithmic. */
