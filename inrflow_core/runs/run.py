@@ -43,6 +43,8 @@ DEMOS = {
     "radiance": "objects-nerf-ddmi-demo",
 }
 """A small preset for each domain."""
+MANY = 3
+"""Domains of a file that decide nothing: a .png fits most of them."""
 DEMOS_OF_CONDITIONS = {"image": "objects-demo", "sequence": "proteins-demo", "text": "solids-text-ddmi-demo"}
 """A small preset for each condition that a command receives as input."""
 
@@ -225,8 +227,9 @@ def latest_run(domains: tuple[str, ...] | None = None, condition: str | None = N
 def how_to_train(domains: Collection[str] | None = None, condition: str | None = None) -> str:
     """How to get a run whose samples are of one of these domains, under such a condition: a demo's two commands."""
     fitting = [name for name in DEMOS if domains is not None and name in domains]
-    has_several = domains is None or {"image", "points"} <= set(domains)
-    demo = DEMOS_OF_CONDITIONS.get(condition or "") or (None if has_several else DEMOS[fitting[0]])
+    demo = DEMOS_OF_CONDITIONS.get(condition or "")
+    if demo is None and 0 < len(fitting) < MANY:
+        demo = DEMOS[fitting[0]]
     if demo is None:
         return HOW_TO_TRAIN
     prepare = preset.load(demo).data.config.prepare

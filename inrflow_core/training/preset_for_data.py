@@ -77,8 +77,8 @@ def _facts_of(content: Manifest, classes: Any) -> dict[str, int | str | None]:
         "condition.classes": len(classes or content.classes),
         "data.held_out": next((split for split in HELD_OUT if split in content.splits), None),
     }
-    if content.domain == "image":
-        facts |= {"domain.resolution": content.shape[0], "domain.channels": content.shape[-1]}
-    if content.domain == "points":
-        facts |= {"domain.num_points": content.shape[0], "domain.channels": content.shape[-1]}
+    if len(content.shape) > 1:  # (N C), or (H W C)
+        facts |= {"domain.num_points": content.shape[-2], "domain.channels": content.shape[-1]}
+    if len(content.shape) > 2:
+        facts |= {"domain.resolution": content.shape[-3]}
     return facts
