@@ -19,7 +19,7 @@ from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.methods._consistency_config import Config, SamplingOptions
 from inrflow_core.networks._contract import PlainFunction, RadianceReadout, ReadoutState
 from inrflow_core.numerics import noise_field, preconditioning
-from inrflow_core.runtime.progress import Progress
+from inrflow_core.runtime.progress import Progress, RepeatableProgress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sets import Condition, Queries, SetSpec
 from inrflow_core.storage import safetensors_file, typed_json
@@ -90,8 +90,8 @@ class InrField:
         Raises:
             UsageError: queries off the training grid after two steps of `edm`.
         """
-        budget = QueryBudget.from_chunk(chunk)
-        self._write(budget, progress)
+        budget, report = QueryBudget.from_chunk(chunk), RepeatableProgress(progress)
+        self._write(budget, report)
         if self.grid is not None:
             if not _are_at(queries, self.context):
                 raise UsageError(
@@ -100,7 +100,7 @@ class InrField:
                     '"clean"`',
                 )
             return self.grid
-        return self._values(queries, budget)
+        return self._values(queries, budget, report)
 
     @torch.no_grad()
     def cache_context(self, progress: Progress | None = None) -> InrField:
@@ -193,12 +193,16 @@ class InrField:
             # Contiguous as in a saved field: another memory layout would round differently.
             self.state = tuple(tensor.contiguous() for tensor in self.model.readout.prepare(tokens))
 
-    def _values(self, queries: Queries, budget: QueryBudget) -> Float[Tensor, "B M C"]:
+    def _values(
+        self, queries: Queries, budget: QueryBudget, report: RepeatableProgress | None = None
+    ) -> Float[Tensor, "B M C"]:
         assert self.state is not None
         state, num_sets = self.state, len(self.seeds)
         values = torch.empty(num_sets, len(queries), self.model.spec.value_size, device=self.seeds.device)
 
         def evaluate(part: slice) -> None:
+            if report is not None:
+                report.repeat()
             values[:, part] = self.scale * self.model.readout.query(state, queries[part])
 
         budget.run_in_chunks(len(queries), num_sets, evaluate)

@@ -17,7 +17,7 @@ from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.networks._contract import RadianceReadout, ReadoutState
 from inrflow_core.numerics import noise_field, paths, solver
-from inrflow_core.runtime.progress import Progress
+from inrflow_core.runtime.progress import Progress, RepeatableProgress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sets import Condition, ConditionEmbedding, Queries, SetSpec
 from inrflow_core.storage import safetensors_file
@@ -42,12 +42,14 @@ class LatentField:
         self, queries: Queries, *, chunk: int | QueryBudget = CHUNK, progress: Progress | None = None
     ) -> Float[Tensor, "B M C"]:
         """The values at `queries`, in the network's scale."""
-        self._draw(progress)
+        report = RepeatableProgress(progress)
+        self._draw(report)
         state, num_sets, budget = self.state, len(self.seeds), QueryBudget.from_chunk(chunk)
         assert state is not None
         values = torch.empty(num_sets, len(queries), self.spec.value_size, device=self.seeds.device)
 
         def evaluate(part: slice) -> None:
+            report.repeat()
             with self._precision():
                 values[:, part] = self.model.readout.query(state, queries[part]).float()
 

@@ -32,6 +32,23 @@ def no_log(text: str) -> None:
     """Print nothing."""
 
 
+class RepeatableProgress:
+    """A callback that work after the last step calls again with the same numbers, so that whoever gets them can end it."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._last = progress, (1, 1)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report progress."""
+        self._last = done, total
+        self.repeat()
+
+    def repeat(self) -> None:
+        """Report the last progress again."""
+        if self._progress is not None:
+            self._progress(*self._last)
+
+
 @dataclass(frozen=True)
 class Reporter:
     """The callbacks of long work; by default none."""

@@ -7,7 +7,7 @@ images = evaluate(model, field, size=(96, 96))
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from inrflow_core.proteins import superposition
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.runs import run
 from inrflow_core.runtime.memory import run_unless_oom
-from inrflow_core.runtime.progress import Progress
+from inrflow_core.runtime.progress import Progress, RepeatableProgress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files.collection import ArrayCollection, in_memory
 from inrflow_core.sampling import support_cameras
@@ -160,17 +160,18 @@ def evaluate(
 def _extract_surfaces(
     model: Model, field: Field, size: Surface, budget: QueryBudget, progress: Progress | None
 ) -> list[Mesh]:
-    """A mesh of each function's density in the domain's box, or of its surface."""
+    """A mesh of each function's density in the domain's box, or of its surface; each part of a grid repeats the progress."""
+    report = RepeatableProgress(progress)
     if isinstance(model.domain, HasSurfaces) and isinstance(field, PointwiseField):
-        field.cache_context(progress)
-        functions = [partial(field.values_at, index) for index in range(len(field.seeds))]
+        field.cache_context(report)
+        functions = [_reporting(partial(field.values_at, index), report) for index in range(len(field.seeds))]
         return [model.domain.surface(function, size, chunk=budget.chunk) for function in functions]
     if not isinstance(field, DensityField):
         raise UsageError(f"`{model.preset.name}` has no density in space, and so no mesh", hint="write views")
-    field.cache_context(progress)
+    field.cache_context(report)
     return [
         isosurface.extract_surface(
-            partial(field.density_and_color, index),
+            _reporting(partial(field.density_and_color, index), report),
             model.domain.box,
             level=size.level,
             resolution=size.resolution,
@@ -178,6 +179,16 @@ def _extract_surfaces(
         )
         for index in range(len(field.seeds))
     ]
+
+
+def _reporting(function: Callable[[Tensor], Any], report: RepeatableProgress) -> Callable[[Tensor], Any]:
+    """A function of points that repeats the progress at each call."""
+
+    def evaluate(points: Tensor) -> Any:
+        report.repeat()
+        return function(points)
+
+    return evaluate
 
 
 def iter_samples(

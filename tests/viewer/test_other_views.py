@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from inrflow_cli.app import run
+from inrflow_core.sampling import sample
+from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import frozen, viewed_run
 from inrflow_core.viewer.functions import Functions
+from inrflow_core.viewer.selection import Selection
 from inrflow_core.viewer.server import Page
-from inrflow_core.viewer.worker import Worker
+from inrflow_core.viewer.worker import CancelledJob, Worker
 from tests import tiny
 
 SEQUENCE = "MKTAYIAK"
@@ -145,6 +149,38 @@ def test_a_frozen_page_holds_every_panel_and_loads_nothing(folders: Path, tmp_pa
     assert base64.b64encode(window).decode() in text
     assert run(command) == 2, "an existing file is not replaced"
     assert run([*command, "--overwrite"]) == 0 and out.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("run", "view", "sizes"),
+    [
+        (0, "mesh", SizeOptions(resolution="48")),
+        (1, "scene", SizeOptions(resolution="40", views=1)),
+        (2, "clip", SizeOptions(resolution="24", frames=5)),
+    ],
+)
+def test_a_view_of_a_recorded_function_ends_between_two_parts_of_its_points(
+    folders: Path, run: int, view: str, sizes: SizeOptions, monkeypatch: pytest.MonkeyPatch
+):
+    functions = Functions(viewed_run.open_runs([folders / name for name in KINDS]))
+    chosen = Selection(run=run, seed=6)
+    functions.record(chosen)
+    monkeypatch.setattr(sample, "evaluate", partial(sample.evaluate, chunk=500))
+    steps: list[tuple[int, int]] = []
+    whole = functions.values(chosen, view, sizes, lambda done, total: steps.append((done, total)))
+    assert len(steps) > 4 and len(set(steps)) == 1
+    calls = [0]
+
+    def leave(done: int, total: int) -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise CancelledJob
+
+    with pytest.raises(CancelledJob):
+        functions.values(chosen, view, sizes, leave)
+    assert calls == [3]
+    again = functions.values(chosen, view, sizes)
+    np.testing.assert_array_equal(*(one.vertices if view == "mesh" else one for one in (whole, again)))
 
 
 def test_a_frame_rate_alone_freezes_the_training_frames_at_that_rate(client: TestClient):

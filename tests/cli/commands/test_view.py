@@ -38,7 +38,18 @@ def status(url: str) -> int:
 
 @pytest.mark.slow
 def test_the_printed_address_answers_until_ctrl_c(folder: Path, checkout: Path):
-    command = [sys.executable, "-m", "inrflow_cli.app", "view", str(folder), "--threads", "1", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "inrflow_cli.app",
+        "view",
+        str(folder),
+        "--model",
+        "glyphs",
+        "--threads",
+        "1",
+        "--json",
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(checkout), os.environ.get("PYTHONPATH", "")])}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -60,6 +71,7 @@ def test_the_printed_address_answers_until_ctrl_c(folder: Path, checkout: Path):
         server.kill()
         server.wait()
     assert server.returncode == 0, words
+    assert f"showing `{folder}`, `glyphs` at {url} " in " ".join(words.split())
     assert "stopped" in words and "Traceback" not in words and "ERROR" not in words
     for thread in waiting:
         thread.join(10)
