@@ -117,6 +117,8 @@ def test_the_address_says_which_panels_are_closed(page: Any, url: str):
     number = lambda: page.evaluate("document.querySelectorAll('.panel').length")  # noqa: E731
     wait(lambda: number() == 2)
     assert "panels" not in page.evaluate("location.hash")
+    written = "import('./page/state.js').then(({ DEFAULTS, toFragment }) => toFragment({ ...DEFAULTS, sequence: 'MK\\n TA ' }, { runs: [0] }))"
+    assert page.evaluate(written) == "sequence=MKTA", "a sequence of several lines"
     page.click(".panel:nth-child(2) .close")
     assert "panels=0" in page.evaluate("location.hash")
     page.reload()

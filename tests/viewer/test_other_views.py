@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -194,6 +195,13 @@ def test_a_frame_rate_alone_freezes_the_training_frames_at_that_rate(client: Tes
     assert frozen("rate=5") == frozen(f"rate=5&frames={frames}") != frozen(f"rate=10&frames={frames}")
     with Image.open(io.BytesIO(frozen("rate=5"))) as image:
         assert getattr(image, "n_frames", 1) == frames
+
+
+def test_a_long_text_in_other_letters_is_frozen(client: TestClient):
+    fragment = urlencode({"panels": "2", "clip-side": 8, "frames": 2, "text": "\u5186" * 1000})
+    assert len(fragment) > 9000
+    response = client.get("/api/frozen", params={"fragment": fragment})
+    assert response.status_code == 200, response.text
 
 
 def test_a_frozen_image_is_no_larger_than_the_page_evaluates(folders: Path, tmp_path: Path):
