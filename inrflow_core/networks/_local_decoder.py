@@ -115,10 +115,16 @@ class LocalDecoder(nn.Module):
             return self.final(functional.silu(hidden)) + self.direct(x) + values * decoder_kv.skip
 
     def _functions_at(self, coordinates: Float[Tensor, "*B M D"]) -> Float[Tensor, "*B M E"]:
-        """A factor and a summand, each of `width` numbers, at every coordinate."""
+        """A factor and a summand, each of `width` numbers, at every coordinate.
+
+        Beyond the centers of the outermost pixels they are those of the centers: being periodic, they would turn to those of the
+        opposite side of a cell there, where no training position is.
+        """
         with torch.autocast(coordinates.device.type, enabled=False):
-            at = to_fp32(coordinates.detach())
-            waves = [wave(at[..., axis : axis + 1]) for axis, wave in enumerate(self.waves)]
+            at = to_fp32(coordinates.detach()).unbind(-1)
+            if isinstance(self.spec.layout, Grid):
+                at = [x.clamp(1 / side - 1, 1 - 1 / side) for x, side in zip(at, self.spec.layout.shape, strict=True)]
+            waves = [wave(x[..., None]) for x, wave in zip(at, self.waves, strict=True)]
             return self.functions(functional.silu(self.position(torch.cat(waves, -1))))
 
 

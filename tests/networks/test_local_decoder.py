@@ -65,6 +65,20 @@ def test_the_answer_is_continuous_in_the_coordinate_also_across_the_borders_of_c
     assert (answers[0] - answers[1]).abs().max() < 0.02 * spread
 
 
+@pytest.mark.parametrize("name", GRIDS)
+def test_beyond_the_outermost_training_positions_the_answer_is_theirs_for_the_same_value(name: str) -> None:
+    module = network(name).requires_grad_(False)
+    context, values = pairs(name)
+    shape = CASES[name][1].layout.shape
+    edge = torch.tensor([1 - 1 / side for side in shape])
+    own = values[:, :1].expand(-1, 2, -1)
+    at = [torch.stack([x, -x]) for x in (edge, torch.ones_like(edge), 1.5 * torch.ones_like(edge))]
+    ids = torch.arange(2)
+    inside, *outside = (answer(module, context, values, queries=Queries(x, ids), query_values=own) for x in at)
+    for other in outside:
+        torch.testing.assert_close(other, inside, rtol=1e-5, atol=1e-6)
+
+
 def test_a_query_reads_the_cells_around_it_alone() -> None:
     module = network("local").requires_grad_(False)
     context, values = pairs("local")
