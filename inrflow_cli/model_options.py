@@ -114,14 +114,13 @@ def _latest(fitting: tuple[str, ...], writable: tuple[str, ...], condition: str 
     try:
         return latest_run(fitting or writable, condition).folder
     except MissingError:
-        try:
-            return latest_run(writable, condition).folder
-        except MissingError as error:
-            models = shipped.fitting(fitting or writable, condition)
-            if models:
-                own = ", or sample one that comes with inrflow: " + ", ".join(f"`--model {name}`" for name in models)
-                raise MissingError(error.message, hint=f"{error.hint}{own}") from error
-            raise
+        pass
+    try:
+        return latest_run(writable, condition).folder
+    except MissingError as error:
+        models = ", ".join(f"`--model {name}`" for name in shipped.fitting(fitting or writable, condition))
+        own = f", or sample one that comes with inrflow: {models}" if models else ""
+        raise MissingError(error.message, hint=f"{error.hint}{own}") from error
 
 
 def guide_weights(guide: Path | None) -> Path | None:

@@ -10,9 +10,7 @@ import errno
 import io
 import re
 import socket
-import sys
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -246,10 +244,6 @@ class Page:
                 status = 503 if isinstance(error, BusyError) else STATUS.get(error.code, 500)
                 hint = None if error.hint is None else self._page_words(error.hint)
                 return JSONResponse({"error": self._page_words(error.message), "hint": hint}, status)
-            except Exception as error:  # our bug: the page says so, and the terminal has the traceback
-                traceback.print_exception(error, file=sys.stderr)
-                message = f"a bug of inrflow: {type(error).__name__}"
-                return JSONResponse({"error": message, "hint": "its traceback is in the terminal"}, 500)
 
         return endpoint
 

@@ -306,3 +306,11 @@ def test_a_run_that_the_page_does_not_show_is_refused_with_a_hint(
     with pytest.raises(UsageError, match="samples images, which the page does not show") as error:
         viewed_run.open_runs([folders / "images"])
     assert "`inrflow sample --run" in str(error.value.hint)
+
+
+def test_a_bug_is_answered_with_500_and_keeps_its_traceback(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Functions, "image", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        client.get("/api/tile?level=0&row=0&column=0")
+    quiet = TestClient(client.app, base_url=str(client.base_url), raise_server_exceptions=False)
+    assert quiet.get("/api/tile?level=0&row=0&column=0").status_code == 500
