@@ -1,6 +1,7 @@
-"""Progress, tables, notes and errors, all on stderr. With `--json`, stdout holds one JSON object.
+"""Results on stdout: tables and lists. Progress, notes, hints and errors on stderr. With `--json`, stdout holds one JSON object.
 
-A terminal shows them by Rich; elsewhere (a log file, CI) progress is a plain line every ten seconds. `NO_COLOR` is obeyed.
+A terminal shows them by Rich; elsewhere (a log file, a pipe, CI) progress is a plain line every ten seconds, and tables have their
+full width. `NO_COLOR` is obeyed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from inrflow_core.storage import typed_json
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
+    from rich.table import Table
 
     from inrflow_core.errors import InrflowError
 
@@ -31,6 +33,9 @@ NARROW = 110
 """Columns of a terminal from which the bar has its full length."""
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines if stderr is not a terminal."""
+UNBOUNDED = 100_000
+"""Columns of what is not a terminal: more than any table has."""
+_stdout_is_reserved = False
 
 
 class LossyStderr:
@@ -69,22 +74,67 @@ def drop(stream: Any) -> None:
         os.close(nowhere)
 
 
+class LossyStdout:
+    """stdout for tables: what has no reader is dropped, as by `print_stdout`."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        print_stdout(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: each text is flushed as it is written."""
+
+    def isatty(self) -> bool:
+        """Whether stdout is a terminal."""
+        return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
+
+
 @cache
 def stderr() -> Console:
     """The console on stderr, created at the first use."""
+    return _console(LossyStderr())
+
+
+def stdout() -> Console:
+    """The console on stdout."""
+    return _console(LossyStdout())
+
+
+def _console(file: LossyStderr | LossyStdout) -> Console:
     from rich.console import Console
 
-    file = cast(IO[str], LossyStderr())
-    return Console(file=file, highlight=False, soft_wrap=True, emoji=False)  # `mmd:cd:inrflow` is a name
+    width = None if file.isatty() or "COLUMNS" in os.environ else UNBOUNDED
+    return Console(  # `mmd:cd:inrflow` is a name
+        file=cast(IO[str], file), width=width, highlight=False, soft_wrap=True, emoji=False
+    )
+
+
+def reserve_stdout(is_reserved: bool = True) -> None:
+    """Leave stdout to the text of a program, such as a JSON object: results for a person go to stderr."""
+    global _stdout_is_reserved
+    _stdout_is_reserved = is_reserved
+
+
+def results() -> Console:
+    """The console for results: stdout, or stderr where stdout is reserved."""
+    return stderr() if _stdout_is_reserved else stdout()
+
+
+def result(text: str) -> None:
+    """Print one line of the result of a command, without markup and wrapping."""
+    results().print(text, markup=False)
 
 
 def info(text: str) -> None:
-    """Print one line without markup and wrapping."""
+    """Print one line on stderr, without markup and wrapping."""
     stderr().print(text, markup=False)
 
 
 def warn(text: str) -> None:
-    """Print a line marked as a note."""
+    """Print a line on stderr, marked as a note."""
     _headed("note", "bold yellow", text)
 
 
@@ -111,16 +161,35 @@ def print_stdout(text: str) -> None:
             sys.stdout.write(text)
             sys.stdout.flush()
             return
+        except UnicodeEncodeError as failure:
+            print_stdout(text.encode(failure.encoding, "replace").decode(failure.encoding))
+            return
         except OSError as failure:
             drop(sys.stdout)
             if isinstance(failure, BrokenPipeError):
                 return
             problem = str(failure.strerror)
+    _note_loss(problem)
+
+
+@cache
+def _note_loss(problem: str) -> None:
+    """Say once that stdout cannot be written."""
     warn(f"nothing could be written to stdout: {problem}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table; columns of numbers are aligned to the right."""
+    """Print a table as a result; columns of numbers are aligned to the right, and names in the first are not broken."""
+    results().print(_table(columns, rows), soft_wrap=False)
+
+
+def fits(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bool:
+    """Whether a table is narrow enough to be printed without broken cells."""
+    width = results().measure(_table(columns, rows), options=results().options.update(width=UNBOUNDED)).maximum
+    return width <= results().width
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -129,10 +198,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         numbers = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        is_whole = index == 0 and max(len(str(row[0])) for row in [columns, *rows]) <= results().width // 2
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold", no_wrap=is_whole)
     for row in rows:
         table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
-    stderr().print(table, soft_wrap=False)
+    return table
 
 
 class Progress:

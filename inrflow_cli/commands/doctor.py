@@ -59,7 +59,7 @@ def doctor(device: options.Device = None, no_test: NoTest = False, json: Json = 
             error, code = f"{type(problem).__name__}: {first_line(problem)}", Exit.MISSING if missing else Exit.BUG
     answer |= {"error": error, "code": int(code)} if error else {"code": 0}
     if error is None:
-        console.info("all is well" if not no_test else "no test was run")
+        console.result("all is well" if not no_test else "no test was run")
     else:
         console.error(InrflowError(error, hint=answer.setdefault("hint", REINSTALL)))
     console.print_json(answer, as_json=json)
@@ -77,7 +77,7 @@ def _look() -> dict[str, Any]:
     folder = Path(os.environ.get(_weights_file.VARIABLE) or _weights_file.DEFAULT_FOLDER)
     found = _weights(folder)
     present = [name for name, is_there in found.items() if is_there]
-    console.info(
+    console.result(
         f"weights of feature networks in `{folder}`: {', '.join(present) or 'none'}; absent: "
         f"{', '.join(name for name in found if name not in present) or 'none'} (docs/feature-weights.md)"
     )
@@ -122,7 +122,7 @@ def _test(device: str | None) -> dict[str, Any]:
     from inrflow_core.training import smoke_test
 
     done = smoke_test.run(device)
-    console.info(
+    console.result(
         f"prepared, trained {done.steps} steps in {done.precision} and sampled {done.samples} images on {done.device} in "
         f"{done.seconds:.1f} s"
     )

@@ -138,7 +138,11 @@ DistanceWorkers = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", metavar="latex|csv|markdown", help="Also print the scores on stdout in this form."),
+    typer.Option(
+        "--format",
+        metavar="latex|csv|markdown",
+        help="Print the scores on stdout in this form, and the table on stderr.",
+    ),
 ]
 ListMetrics = Annotated[
     bool, typer.Option("--list", help="List the metrics with their protocols, and the default ones.")
@@ -193,7 +197,6 @@ def eval(
 
     Runs are sampled first. Run the same command again to resume.
     """
-    from inrflow_cli.views import scores
     from inrflow_core.evaluation import job as evaluation
     from inrflow_core.evaluation import sweep as sweeps
     from inrflow_core.evaluation.sampling_plan import SamplingSettings
@@ -203,7 +206,9 @@ def eval(
 
         torch.set_num_threads(threads)
     if show:
-        scores.show_metrics(as_json=json)
+        from inrflow_cli.views import lists
+
+        lists.show_metrics(as_json=json)
         return
     if out is None:
         raise UsageError("no folder for the results", hint="add `--out DIR`")
@@ -290,6 +295,8 @@ def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool, form: str 
     results = evaluation.run_evaluation(ready)
     if results is None:
         return
+    if form is not None:
+        console.reserve_stdout()
     scores.show_scores(results)
     if ready.job.sweeps:
         scores.show_best(results)

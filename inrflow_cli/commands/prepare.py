@@ -135,7 +135,9 @@ def prepare(
     Rerun the same command to resume. Unreadable items are skipped and listed in the manifest; the exit code is then 6.
     """
     if show:
-        _list(json)
+        from inrflow_cli.views import lists
+
+        lists.show_datasets(as_json=json)
         return
     if repair and overwrite:
         raise UsageError("`--repair` and `--overwrite` exclude each other", hint="`--repair` keeps undamaged shards")
@@ -315,7 +317,7 @@ def _show_array_report(report: Report, task: ArrayTask) -> None:
 
 def _show_estimate(report: Report, json: bool) -> None:
     counts = ", ".join(f"{count:,} {split}" for split, count in report.splits.items())
-    console.info(
+    console.result(
         f"would write `{report.out}`: {counts} ({_shards(report)}, {format_bytes(report.bytes)}), in about "
         f"{format_duration(report.seconds or 0)}"
     )
@@ -349,18 +351,3 @@ def _skipped(report: Report, where: str) -> None:
         console.info(f"  `{alike[0].name}`: {alike[0].reason}{others}")
     count = len(report.skipped)
     console.warn(f"skipped {count:,} item{'s' if count > 1 else ''}; {where}")
-
-
-def _list(json: bool) -> None:
-    from inrflow_core import registry
-
-    parts = {name: registry.find("datasets", name) for name in registry.names("datasets")}
-    rows = [(name, part.DOMAIN, *_split_description(part.DESCRIPTION)) for name, part in parts.items()]
-    console.table(("name", "domain", "reads", "makes"), rows)
-    datasets = [dict(zip(("name", "domain", "reads", "makes"), row, strict=True)) for row in rows]
-    console.print_json(datasets, as_json=json)
-
-
-def _split_description(description: str) -> tuple[str, str]:
-    reads, _, makes = description.partition(" -> ")
-    return reads, makes

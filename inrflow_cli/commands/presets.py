@@ -82,7 +82,7 @@ def _row(summary: PresetSummary) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    """The table of all presets; on a narrow terminal without the columns of text, whose words would break."""
+    """The table of all presets; in a narrow terminal without the columns of text, whose words would break."""
     columns = {
         "preset": lambda row: row["name"],
         "what it is": lambda row: _short(row["what"]),
@@ -92,7 +92,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
         f"{GPU.upper()}-hours": _hours,
         "paper": lambda row: row["paper"] or "-",
     }
-    if console.stderr().width < WIDE:
+    if console.results().width < WIDE:
         del columns["what it is"], columns["paper"]
     console.table(tuple(columns), [tuple(cell(row) for cell in columns.values()) for row in rows])
     console.info("`inrflow presets NAME` describes one; `inrflow presets NAME --copy my.toml` copies it")
@@ -115,8 +115,8 @@ def _describe(row: dict[str, Any]) -> None:
         ],
     )
     for line in filter(None, (row["prepare"], f"inrflow train --preset {row['name']} --dry-run")):
-        console.info(line)
-    console.info(f"inrflow train --preset {row['name']}")
+        console.result(line)
+    console.result(f"inrflow train --preset {row['name']}")
 
 
 def _copy(source: Path, out: Path, *, overwrite: bool) -> None:

@@ -83,11 +83,11 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: b
     processes are planned without `--plan-for`, or a loss cannot be traced.
     """
     run = _plan(job, gpu, processes)
-    console.info(_verdict(run))
+    console.result(_verdict(run))
     costs = [_cost(run, stage) for stage in run.stages]
     for stage, cost in zip(run.stages, costs, strict=True):
         if len(run.stages) > 1:
-            console.info(f"stage `{stage.name}`: {stage.settings.steps:,} steps")
+            console.result(f"stage `{stage.name}`: {stage.settings.steps:,} steps")
         _show(run, stage, cost)
     answer = run.largest.plan.table() | costs[run.stages.index(run.largest)] | _total(costs)
     if len(run.stages) > 1:
@@ -95,7 +95,7 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: b
         each = zip(run.stages, costs, strict=True)
         answer["training_stages"] = [{"name": stage.name} | stage.plan.table() | cost for stage, cost in each]
     if run.precomputed_bytes:
-        console.info(_precomputed(run))
+        console.result(_precomputed(run))
         answer["precomputed"] = None if run.num_sets is None else run.precomputed_bytes
     problem = None
     try:
@@ -195,8 +195,8 @@ def _show(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> None:
     plan = stage.plan
     console.table(["parameters", "count"], [*plan.parameters.items(), ("all", plan.total_parameters)])
     if plan.problem is not None:
-        console.info(f"memory, FLOPs and time are unknown: the loss cannot be traced ({plan.problem})")
-        console.info(_checkpoints(plan))
+        console.result(f"memory, FLOPs and time are unknown: the loss cannot be traced ({plan.problem})")
+        console.result(_checkpoints(plan))
         return
     parts = [(part, f"{count:.3g}", f"{plan.executed.get(part, 0):.3g}") for part, count in plan.flops.items()]
     total = ("all", f"{plan.total_flops:.3g}", f"{sum(plan.executed.values()):.3g}")
@@ -210,7 +210,7 @@ def _show(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> None:
         [*rows, ("all", format_bytes(plan.total_memory), "")],
     )
     for line in _words(run, stage, cost):
-        console.info(line)
+        console.result(line)
 
 
 def _show_total(run: RunPlan, costs: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
@@ -346,5 +346,5 @@ def _fit(run: RunPlan) -> dict[str, Any]:
         if plan.total_memory <= SAFE_FRACTION * capacity
         else "it fits barely, by numbers that are partly assumed"
     )
-    console.info(f"{how}: {format_bytes(plan.total_memory)} of {format_bytes(capacity)}")
+    console.result(f"{how}: {format_bytes(plan.total_memory)} of {format_bytes(capacity)}")
     return {"stages": stages}

@@ -1,48 +1,63 @@
-"""Tables of `inrflow eval`: all scores, and all metrics."""
+"""Tables of `inrflow eval`: all scores, and the best of a sweep."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from inrflow_cli import console
 
 if TYPE_CHECKING:
-    from inrflow_core.evaluation.results import Results, Score
+    from inrflow_core.evaluation.results import Results, SampleScores, Score
 
 
 def show_scores(results: Results) -> None:
-    """Print the table of all scores with the speed of sampling, and remarks on them."""
+    """Print all scores with the speed of sampling as tables that fit the terminal, and remarks on them."""
+    (_show_single if len(results.scored) == 1 else _show_several)(results.scored)
+    for note in results.remarks():
+        console.warn(note)
+
+
+def _show_single(scored: Sequence[SampleScores]) -> None:
+    """A row for each score; in a narrow terminal without the columns that all rows share."""
     from inrflow_core.evaluation import report_entries
 
-    if len(results.scored) == 1:
-        rows = [
-            (
-                f"{score.title} {_arrow(score)}",
-                score.protocol,
-                *value_texts(score),
-                score.unit,
-                score.samples,
-                _of(score),
-            )
-            for score in results.scored[0].scores
-        ]
-        speeds = report_entries.speed_texts(results.scored[0].sample_set)
-        rows += [(name, "", text, "-", "", "", "-") for name, text in speeds.items()]
-        console.table(("metric", "protocol", "value", "95 %", "unit", "samples", "reference"), rows)
-    else:
-        metrics = {score.metric: score for one in results.scored for score in one.scores}
-        heads = [f"{score.title} {_arrow(score)} {score.protocol} {score.unit}".strip() for score in metrics.values()]
-        texts = [report_entries.speed_texts(one.sample_set) for one in results.scored]
-        speeds = list(dict.fromkeys(name for each in texts for name in each))
-        rows = []
-        for one, speed in zip(results.scored, texts, strict=True):
-            values = {score.metric: score for score in one.scores}
-            cells = [" ".join(value_texts(values[name])[:2]) if name in values else "" for name in metrics]
-            rows.append((one.sample_set.name, *cells, *(speed.get(name, "") for name in speeds)))
-        console.table(("samples", *heads, *speeds), rows)
-    for note in results.remarks():
-        console.info(f"note: {note}")
+    (one,) = scored
+    rows = [
+        (f"{score.title} {_arrow(score)}", score.protocol, *value_texts(score), score.unit, score.samples, _of(score))
+        for score in one.scores
+    ]
+    speeds = report_entries.speed_texts(one.sample_set)
+    rows += [(name, "", text, "-", "", "", "-") for name, text in speeds.items()]
+    columns = ("metric", "protocol", "value", "95 %", "unit", "samples", "reference")
+    if console.fits(columns, rows):
+        console.table(columns, rows)
+        return
+    console.table(("metric", "value", "unit"), [(_joined(row[:2]), _joined(row[2:4]), row[4]) for row in rows])
+    for samples, reference in dict.fromkeys((score.samples, _of(score)) for score in one.scores):
+        console.result(f"{samples:,} samples, {reference} of the reference")
+
+
+def _show_several(scored: Sequence[SampleScores]) -> None:
+    """A row for each set of samples and a column for each metric; in a narrow terminal a table for each metric."""
+    from inrflow_core.evaluation import report_entries
+
+    metrics = {score.metric: score for one in scored for score in one.scores}
+    heads = {
+        name: _joined((f"{score.title} {_arrow(score)}", score.protocol, score.unit)) for name, score in metrics.items()
+    }
+    names = [one.sample_set.name for one in scored]
+    values = [{score.metric: _joined(value_texts(score)) for score in one.scores} for one in scored]
+    speeds = [report_entries.speed_texts(one.sample_set) for one in scored]
+    heads |= {name: name for each in speeds for name in each}
+    cells = [value | speed for value, speed in zip(values, speeds, strict=True)]
+    rows = [(name, *(each.get(head, "") for head in heads)) for name, each in zip(names, cells, strict=True)]
+    if console.fits(("samples", *heads.values()), rows):
+        console.table(("samples", *heads.values()), rows)
+        return
+    for head, text in heads.items():
+        console.table((text, ""), [(name, each[head]) for name, each in zip(names, cells, strict=True) if head in each])
 
 
 def show_best(results: Results) -> None:
@@ -60,36 +75,7 @@ def show_best(results: Results) -> None:
         ]
         as_good = f"; its value is in the intervals of {len(near)} of {len(found) - 1} others" if best.interval else ""
         value, reach = value_texts(best)
-        shown = value if best.interval is None else f"{value} {reach}"
-        console.info(f"best {best.title} {best.protocol}: `{name}`, {shown}{as_good}")
-
-
-def show_metrics(*, as_json: bool) -> None:
-    """Print every metric, its protocols, its direction, and by which protocol it is computed by default."""
-    from inrflow_core import registry
-    from inrflow_core.domains._contract import domain_classes
-    from inrflow_core.metrics import _contract
-
-    defaults = {
-        registry.canonical("metrics", name): protocol or "yes"
-        for domain in domain_classes()
-        for name, _, protocol in (text.partition(":") for text in domain.DEFAULT_METRICS)
-    }
-    metrics = {name: _contract.find(name) for name in registry.names("metrics")}
-    rows = [
-        (
-            name,
-            metric.title,
-            metric.domain,
-            " ".join(metric.protocols),
-            "higher" if metric.higher_is_better else "lower",
-            defaults.get(name, "-"),
-        )
-        for name, metric in metrics.items()
-    ]
-    columns = ("name", "metric", "domain", "protocols", "better", "default")
-    console.table(columns, rows)
-    console.print_json([dict(zip(columns, row, strict=True)) for row in rows], as_json=as_json)
+        console.result(f"best {best.title} {best.protocol}: `{name}`, {_joined((value, reach))}{as_good}")
 
 
 def value_texts(score: Score) -> tuple[str, str]:
@@ -102,6 +88,11 @@ def value_texts(score: Score) -> tuple[str, str]:
     if digits > 6:
         return f"{score.value:.2g}", f"\N{PLUS-MINUS SIGN} {reach:.2g}"
     return f"{score.value:.{digits}f}", f"\N{PLUS-MINUS SIGN} {reach:.{digits}f}"
+
+
+def _joined(words: Sequence[str]) -> str:
+    """The words that are there, in one cell."""
+    return " ".join(word for word in words if word not in ("", "-"))
 
 
 def _arrow(score: Score) -> str:

@@ -20,8 +20,10 @@ from inrflow_core.errors import UsageError
 @pytest.fixture(autouse=True)
 def _fresh_console():
     console.stderr.cache_clear()
+    console.reserve_stdout(False)
     yield
     console.stderr.cache_clear()
+    console.reserve_stdout(False)
 
 
 def test_an_error_is_one_sentence_a_blank_line_and_a_hint(capsys):
@@ -57,12 +59,52 @@ def test_results_of_numpy_paths_and_data_classes_become_plain_json(capsys):
     assert json.loads(capsys.readouterr().out) == {"path": "a/b", "loss": 0.5, "seeds": [0, 1, 2], "point": {"x": 4}}
 
 
-def test_without_json_stdout_stays_empty(capsys):
+def test_tables_are_results_on_stdout_and_on_stderr_where_a_program_reads_stdout(capsys):
     console.print_json({"a": 1}, as_json=False)
     console.table(["name", "count"], [["a", 1200]])
+    console.result("one line")
     captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "1,200" in captured.err
+    assert captured.err == "" and "1,200" in captured.out and captured.out.endswith("\none line\n")
+    console.reserve_stdout()
+    console.table(["name", "count"], [["a", 1200]])
+    console.result("one line")
+    console.print_json({"a": 1}, as_json=True)
+    reserved = capsys.readouterr()
+    assert reserved.out == '{"a": 1}\n' and reserved.err == captured.out
+
+
+def test_without_a_terminal_a_table_has_its_full_width_and_no_colors(capsys):
+    cells = ["x" * 150, "y" * 150]
+    console.table(["a", "b"], [cells])
+    text = capsys.readouterr().out
+    assert any("   ".join(cells) in line for line in text.splitlines()) and "\x1b" not in text
+    assert console.fits(["a", "b"], [cells])
+
+
+def test_a_table_fits_a_terminal_to_the_column(monkeypatch):
+    written = io.StringIO()
+    terminal = Console(file=written, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(console, "stdout", lambda: terminal)
+    fitting = [width for width in range(20, 60) if console.fits(["a", "b"], [["x" * 30, "y" * width]])]
+    assert fitting == list(range(20, fitting[-1] + 1)) and 40 < fitting[-1] < 50
+    console.table(["a", "b"], [["x" * 30, "y" * fitting[-1]]])
+    assert max(map(len, written.getvalue().splitlines())) == 80
+
+
+def test_a_character_that_stdout_cannot_encode_is_replaced(monkeypatch):
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    console.print_stdout("0.5 \N{PLUS-MINUS SIGN} 0.1\n")
+    assert written.getvalue() == b"0.5 ? 0.1\n"
+
+
+@pytest.mark.parametrize("command", ["presets", "prepare --list", "eval --list", "runs nowhere"])
+def test_a_command_ends_quietly_where_the_reader_of_its_list_leaves(command, tmp_path):
+    line = f"{sys.executable} -m inrflow_cli {command} | head -c 1 > /dev/null; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.stdout == "0\n"
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
 def test_progress_in_a_log_file_is_few_plain_lines_and_a_closing_one(capsys, monkeypatch):
@@ -106,8 +148,10 @@ def test_at_80_columns_a_line_of_progress_shows_total_and_time_left_and_cuts_its
 PRINT_TWICE = """
 import json, os, sys
 from inrflow_cli import console
+console.reserve_stdout()
 for number in range(3):
     console.info("x" * 100_000)
+    console.result("x" * 100_000)
 console.print_json({"done": True}, as_json=True)
 sys.exit(7)
 """

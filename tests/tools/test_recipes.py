@@ -147,7 +147,7 @@ def test_lines_of_many_metrics_are_as_wide_as_a_terminal(tmp_path, capsys, monke
         evaluated = {"key": one["key"], "scores": scores, "problem": None}
         trials.write_result(tmp_path / f"mnist/{recipe}-{seed}-eval-1.json", evaluated)
     assert recipes.main(["table", "--out", str(tmp_path)]) == 0
-    lines = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert any(
         "FID ↓ random 10^-3 (1,000)" in line and "late-times" in line and "23.95 ± 6.4" in line for line in lines
     )

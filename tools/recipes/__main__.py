@@ -185,6 +185,7 @@ def show(options: argparse.Namespace) -> None:
         raise MissingError(
             f"`{options.out}` has no results", hint="make them with `run`, or name their folder with `--out`"
         )
+    console.reserve_stdout(options.json)
     report.show(options.out, comparisons)
     console.print_json(report.to_plain(options.out, comparisons), as_json=options.json)
 

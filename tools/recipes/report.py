@@ -154,7 +154,7 @@ def show(out: Path, comparisons: Sequence[Comparison]) -> None:
     for one in comparisons:
         budget = one.budget["flops"], one.budget["cpu_seconds"]
         of = f"{budget[0]:.3g} FLOPs" if budget[0] is not None else f"{budget[1]:,.0f} CPU seconds"
-        console.info(f"\n{one.kind}, {of} a run; ± is Student's t interval over seeds, {tables.LEVEL:.0%}")
+        console.result(f"\n{one.kind}, {of} a run; ± is Student's t interval over seeds, {tables.LEVEL:.0%}")
         if one.rows:
             console.table(("recipe", "seeds", "steps", "FLOPs", "CPU s", LOSS), [_cells(row) for row in one.rows])
             scores = list(dict.fromkeys(score for row in one.rows for score in row.scores))
@@ -167,9 +167,9 @@ def show(out: Path, comparisons: Sequence[Comparison]) -> None:
             if cells:
                 console.table(("at the end", "recipe", "mean", "seeds"), cells)
             if not one.rows[0].reached:
-                console.info(f"no finished run of `{PAPER}`: nothing to compare with")
+                console.result(f"no finished run of `{PAPER}`: nothing to compare with")
             else:
-                console.info("share of the paper recipe's compute at which a curve reaches its final mean")
+                console.result("share of the paper recipe's compute at which a curve reaches its final mean")
                 columns = ("recipe", "curve of", "FLOPs", "CPU s", "in FLOPs", "in CPU s")
                 console.table(columns, list(_reach_cells(one.rows)))
         for problem in one.problems:

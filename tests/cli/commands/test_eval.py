@@ -69,7 +69,7 @@ def refused(capsys, *words) -> str:
 def test_a_run_of_clouds_is_sampled_and_evaluated_by_the_metrics_that_need_no_weights(folders, tmp_path, capsys):
     words = ["--run", folders / "clouds", "--reference", folders / "solids", "--num", "24", "--seed", "3"]
     assert evaluate(*words, "--out", "a") == 0
-    table = capsys.readouterr().err
+    table = capsys.readouterr().out
     metrics = metrics_of(tmp_path / "a")
     (result,) = metrics["results"]
     assert {score["metric"] for score in result["scores"]} == {

@@ -50,7 +50,9 @@ def scores(files: Path, capsys, form: str) -> tuple[str, list[dict]]:
     ]
     words = [*sets, "--metrics", "fid:random,kid:random", "--out", "out", "--overwrite", "--format", form]
     assert run(["eval", *map(str, words)]) == 0
-    return capsys.readouterr().out, json.loads(Path("out/metrics.json").read_text())["results"]
+    captured = capsys.readouterr()
+    assert "FID" in captured.err  # the table, where stdout is for a program
+    return captured.out, json.loads(Path("out/metrics.json").read_text())["results"]
 
 
 def test_csv_has_every_score_with_all_its_digits(files, capsys):
@@ -83,6 +85,24 @@ def test_tables_have_a_row_for_each_set_and_a_column_for_each_metric(files, caps
         assert (
             "KID random ($10^{-3}$) $\\downarrow$" in lines[1] and lines[1].endswith(r" \\") and lines[2] == r"\hline"
         )
+
+
+@pytest.mark.parametrize(("columns", "names"), [(80, ["a_1"]), (50, ["a_1"]), (50, ["a_1", "b"])])
+def test_the_table_of_a_narrow_terminal_has_every_name_and_value_unbroken(files, capsys, monkeypatch, columns, names):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    sets = [word for name in names for word in ("--samples", str(files / f"{name}.npz"))]
+    words = [*sets, "--reference", str(files / "real.npz"), "--no-copies", "--out", "out"]
+    assert run(["eval", *words, "--metrics", "fid:random,kid:random,recall:random"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    for one in json.loads(Path("out/metrics.json").read_text())["results"]:
+        for score in one["scores"]:
+            (head,) = [index for index, line in enumerate(lines) if re.match(rf" {score['title']} [↑↓]", line)]
+            block = lines[head : head + 3 + len(names)] if len(names) > 1 else [lines[head]]
+            (row,) = [line for line in block if one["name"] in line or len(names) == 1]
+            value = float(re.findall(rf"({NUMBER})\s+±", row)[0])
+            low, high = score["interval"]
+            assert abs(value - score["value"]) <= (high - low) / 2
 
 
 def test_latex_prints_special_characters_as_they_are():

@@ -200,7 +200,7 @@ def test_several_processes_share_the_sampling_and_one_of_them_evaluates(
 def test_a_dry_run_estimates_the_number_of_samples(inputs: Inputs, capsys: pytest.CaptureFixture[str]):
     for command, samples in ((clouds_of_images, 12), (folds, 6)):
         assert command(inputs, "--dry-run", "--samples-per-item", 2) == 0
-        assert f"generate {samples} samples of" in capsys.readouterr().err and not Path("out").exists()
+        assert f"generate {samples} samples of" in capsys.readouterr().out and not Path("out").exists()
 
 
 # Structures of sequences.

@@ -84,7 +84,7 @@ def expected_values(folders: Path) -> tuple[float, float]:
 
 def test_the_held_out_split_is_encoded_and_compared_with_itself(folders: Path, tmp_path: Path, capsys):
     assert evaluate(folders, "inr", "--num", "8") == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     drawn, rebuilt = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"]
     assert rebuilt["name"] == "inr, reconstructed"
     scores = {score["metric"]: score for score in rebuilt["scores"]}
@@ -164,7 +164,7 @@ def test_reconstructions_that_cannot_be_made_are_refused_by_name(folders: Path, 
 def test_reconstructions_alone_draw_no_samples_and_one_image_is_enough(folders: Path, tmp_path: Path, capsys):
     words = ["--metrics", "reconstruction-psnr", "--num", "1"]
     assert evaluate(folders, "inr", *words, "--dry-run") == 0
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().out.split())
     assert "encode 1 held-out images by `inr`" in said and "generate" not in said
     assert evaluate(folders, "inr", *words) == 0
     (result,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"]

@@ -70,7 +70,7 @@ def metrics_of(out: str = "out") -> dict[str, Any]:
 
 def test_a_run_is_evaluated_beside_both_baselines(folders: Path, capsys: pytest.CaptureFixture[str]):
     assert evaluate(folders) == 0
-    table, metrics = capsys.readouterr().err, metrics_of()
+    table, metrics = capsys.readouterr().out, metrics_of()
     by_name = {result["name"]: result for result in metrics["results"]}
     assert [*by_name] == ["fields", "fields, from one view", "mean of the training views", "nearest training scene"]
     assert all(word in table for word in ("novel-view PSNR", "FID", "KID", "nearest training scene"))
@@ -138,7 +138,7 @@ def test_one_scene_has_views_enough_for_every_metric(folders: Path):
 
 def test_the_cost_is_estimated_without_writing(folders: Path, capsys: pytest.CaptureFixture[str]):
     assert evaluate(folders, "--dry-run") == 0
-    shown = " ".join(capsys.readouterr().err.split())
+    shown = " ".join(capsys.readouterr().out.split())
     assert "render the views of 3 scenes of `fields`" in shown and shown.count("comparisons of 12 views") == 2
     assert "features of 24 images" in shown or "features of 12 images" in shown  # those of the reference may be cached
     assert not Path("out").exists()
