@@ -7,7 +7,7 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,12 +20,14 @@ from inrflow_core.config.preset import Preset
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK as CHUNK
 from inrflow_core.runtime.query_budget import QueryBudget
-from inrflow_core.sets import Condition, Queries
+from inrflow_core.sets import CLASS_LABEL, Condition, Grid, Queries, SetSpec
 
 FORMAT = "inrflow-field-1"
 """The format that a saved field's file names."""
 FUNCTION_FORMAT = "inrflow-function-1"
 """The format that the file of one exported function names (`sampling.function_files`)."""
+MOST_LISTED = 8
+"""Seeds, labels or classes that a `repr` lists."""
 
 
 class Camera(NamedTuple):
@@ -155,3 +157,26 @@ class Field(Protocol):
         `metadata`, of the model, is written beside the preset.
         """
         ...
+
+
+def listing(items: Sequence[Any]) -> str:
+    """Some items as text, of many the first ones and the last: `0, 1, 2`, `A, B, C, D, E, F, G, ... Z`."""
+    if len(items) <= MOST_LISTED:
+        return ", ".join(map(str, items))
+    return f"{', '.join(map(str, items[: MOST_LISTED - 1]))}, ... {items[-1]}"
+
+
+def description(field: Field, spec: SetSpec, *, is_cached: bool) -> str:
+    """The `repr` of a field: number and kind of its functions, seeds, labels, sampling options, device."""
+    count = len(field.seeds)
+    shape = spec.layout.shape if isinstance(spec.layout, Grid) else (spec.num_queries,)
+    lines = [
+        f"{type(field).__name__} of {count} function{'s' * (count != 1)} of {spec.coordinate_size} coordinates with values "
+        f"of {spec.value_size} number{'s' * (spec.value_size != 1)}, trained at {' x '.join(map(str, shape))} positions",
+        f"seeds: {listing(field.seeds.tolist())}",
+    ]
+    for name, value in field.condition.items():
+        lines.append(f"{name}: {listing(value.tolist()) if name == CLASS_LABEL else tuple(value.shape)}")
+    lines.append(", ".join(f"{name} {value}" for name, value in field.options.provenance().items()))
+    lines.append(f"{'context cached' if is_cached else 'not yet evaluated'}, on {field.seeds.device}")
+    return "\n  ".join(lines)

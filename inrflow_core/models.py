@@ -68,9 +68,9 @@ class SamplingOptions(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
-    """A domain and a method with weights.
+    """A domain and a method with weights; its `repr` says which.
 
     `metadata` is what the weights file holds beside weights and preset: step, decay, version, class names.
     """
@@ -85,6 +85,30 @@ class Model:
         """Frames per second of the clips that it was trained on; None if the weights do not record them."""
         normalization = self.metadata.get("normalization")
         return schema.frame_rate(normalization) if isinstance(normalization, Mapping) else None
+
+    def __repr__(self) -> str:
+        """What it samples under which condition, its method and size, and which weights it has, a line each."""
+        preset, part = self.preset, self.preset.condition
+        lines = [f"Model `{preset.name}`", f"samples: {self.domain.NOUN}, {self.domain.describe_size(None)} each"]
+        if part is not None:
+            count = part.module.num_classes(part.config)
+            names = fields.listing(self.metadata.get("classes") or [])
+            lines.append(f"condition: {f'{count} classes' if count else part.name}{f', {names}' if names else ''}")
+        networks = ", ".join(network.name for network in preset.networks.values())
+        sampler = "" if preset.sampler is None else f", sampler {preset.sampler.name}"
+        lines += [f"method: {preset.method.name} of {networks}{sampler}", f"weights: {self._weights()}"]
+        return "\n  ".join(lines)
+
+    def _weights(self) -> str:
+        """Their number, step, average and device; of a saved field's model, that it has a part alone."""
+        if not isinstance(self.method, torch.nn.Module):
+            return "of a saved field, those that evaluate it"
+        parameters = list(self.method.parameters())
+        texts = [f"{sum(map(torch.numel, parameters)):,} parameters"]
+        if self.metadata.get("step") is not None:
+            decay = self.metadata.get("decay")
+            texts += [f"step {self.metadata['step']:,}", f"EMA {decay:g}" if decay else "without EMA"]
+        return ", ".join([*texts, f"on {parameters[0].device}"])
 
 
 def build(preset: Preset) -> Model:

@@ -198,7 +198,7 @@ def _graphs(source: Path, out: Path, *, ema: float | None, step: Step, overwrite
 
     atomic_write.check_writable(out, overwrite=True)  # whether its files exist is known with the model
     weights = run.resolve_weights(source, ema=ema, step=step)
-    model = sample.load(weights)
+    model = sample.load(weights, device="cpu")
     for path in export.output_paths(model, out):
         atomic_write.check_writable(path, overwrite=overwrite)
     origin = provenance.provenance_of_file(weights, model, None)

@@ -68,6 +68,9 @@ class FlowField:
         self.values: Float[Tensor, "B N C"] | None = None
         self._embeddings: list[tuple[Any, ConditionEmbedding]] = []
 
+    def __repr__(self) -> str:
+        return fields.description(self, self.model.spec, is_cached=self.steps is not None)
+
     @torch.no_grad()
     def query(
         self, queries: Queries, *, chunk: int | QueryBudget = CHUNK, progress: Progress | None = None

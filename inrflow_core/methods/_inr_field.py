@@ -81,6 +81,9 @@ class InrField:
         self.grid: Float[Tensor, "B N C"] | None = None
         """The values at the training positions, where there is no function."""
 
+    def __repr__(self) -> str:
+        return fields.description(self, self.model.spec, is_cached=self.state is not None or self.grid is not None)
+
     @torch.no_grad()
     def query(
         self, queries: Queries, *, chunk: int | QueryBudget = CHUNK, progress: Progress | None = None

@@ -37,6 +37,9 @@ class LatentField:
         """`model` is a `LatentDiffusion`; of a loaded field a `SavedReadout`."""
         self.state: ReadoutState | None = None
 
+    def __repr__(self) -> str:
+        return fields.description(self, self.spec, is_cached=self.state is not None)
+
     @torch.no_grad()
     def query(
         self, queries: Queries, *, chunk: int | QueryBudget = CHUNK, progress: Progress | None = None

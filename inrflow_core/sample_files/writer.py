@@ -14,7 +14,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -122,11 +122,11 @@ def check(path: Path, count: int, *, overwrite: bool = False) -> None:
 
 
 def write(
-    path: Path,
+    path: str | Path,
     samples: np.ndarray | Sequence[Structure] | Sequence[Mesh],
     domain: str,
     *,
-    origin: Mapping[str, str],
+    origin: Mapping[str, str] = MappingProxyType({}),
     items: Sequence[Mapping[str, str]] = (),
     arrays: Mapping[str, np.ndarray] | None = None,
     overwrite: bool = False,
@@ -145,6 +145,7 @@ def write(
         UsageError: no format writes that suffix for the domain, the format lacks an option, or a file exists.
         OutOfMemory: the disk is full.
     """
+    path = Path(path)
     module = exporter_for(path, domain, samples)
     _check_options(module, path, format_options)
     format_options |= _array_options(module, domain, arrays or {})

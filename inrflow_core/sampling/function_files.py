@@ -35,7 +35,7 @@ def export_functions(source: Path, out: Path, *, items: str | None = None, overw
         MissingError, IntegrityError: the field does not exist, or is damaged.
         UsageError: its functions have no weights of their own, as those of a flow; there are fewer; a file exists.
     """
-    model, field = sample.load_field(source)
+    model, field = sample.load_field(source, "cpu")
     if not hasattr(field, "plain_function"):
         raise UsageError(
             f"the functions of `{source}` have no weights of their own: `{model.preset.method.name}` evaluates them by all "

@@ -21,6 +21,7 @@ from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sampling import options, request
 from inrflow_core.sampling import provenance as sampling_provenance
 from inrflow_core.sampling.labels import check_labels
+from inrflow_core.sampling.python_inputs import class_number
 from inrflow_core.sampling.request import Size, Window
 from inrflow_core.shards.batch import Batch
 from inrflow_core.storage import plain_file
@@ -39,7 +40,7 @@ INPUTS = {
 """Kinds of files that are inverted, with an example of each."""
 
 
-def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputExample:
+def read_input(model: Model, path: str | Path, camera: Camera | None = None) -> InputExample:
     """An image, a video or a point cloud from a file, in the form of the model's domain; of a scene one view, seen by `camera`.
 
     Raises:
@@ -47,7 +48,7 @@ def read_input(model: Model, path: Path, camera: Camera | None = None) -> InputE
         IntegrityError: it is a folder, a pipe or a device, or cannot be read.
         UsageError: the file is of another domain than the model; a camera cannot be there, or files have none.
     """
-    domain = model.domain
+    domain, path = model.domain, Path(path)
     if not path.is_file() and not (path.is_dir() and isinstance(domain, HasFrames)):
         with plain_file.open_plain_file(path, hint=READ):  # says what else it is
             raise MissingError(f"`{path}` does not exist", hint=READ)
@@ -79,14 +80,14 @@ def invert(
     model: Model,
     example: InputExample,
     *,
-    label: int | None = None,
+    label: int | str | None = None,
     steps: int | None = None,
     noise: str | None = None,
     progress: Progress | None = None,
 ) -> Field:
     """The function that reproduces a file at the training positions.
 
-    `label` is the number of a class. Default: none, of models that have learned without classes.
+    `label` is the number or the name of a class. Default: none, of models that have learned without classes.
     `noise` is the interpolation of the noise between training positions. Default: the preset's.
 
     Raises:
@@ -98,7 +99,7 @@ def invert(
     return model.method.invert(sets.to(device), inversion_options(model, steps=steps, noise=noise), progress)
 
 
-def class_labels(model: Model, label: int | None) -> Int64[np.ndarray, " 1"] | None:
+def class_labels(model: Model, label: int | str | None) -> Int64[np.ndarray, " 1"] | None:
     """The label of an inversion, -1 for none; None for a model without classes.
 
     Raises:
@@ -106,9 +107,10 @@ def class_labels(model: Model, label: int | None) -> Int64[np.ndarray, " 1"] | N
     """
     part = model.preset.condition
     has_classes = part is not None and part.module.num_classes(part.config) is not None
+    number = -1 if label is None else class_number(model, label)
     if label is not None or has_classes:
-        check_labels(model, [-1 if label is None else label], 1)
-    return np.array([-1 if label is None else label]) if part is not None else None
+        check_labels(model, [number], 1)
+    return np.array([number]) if part is not None else None
 
 
 def inversion_options(model: Model, *, steps: int | None = None, noise: str | None = None) -> SamplingOptions:

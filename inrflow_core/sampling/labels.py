@@ -26,9 +26,9 @@ def resolve_labels(
 ) -> list[int] | None:
     """One class per seed, or None for a model without classes.
 
-    `requested` is a class's number or name, several with commas, `all`, `none` or `uniform`; a seed takes class number
-    `seed` modulo their count. Without it each seed has its own random class, with the frequencies of `reference_counts`
-    (items of each class of the data that samples are compared with) where they apply (`class_frequencies`), else uniform.
+    `requested` is a class's number or name, several with commas, `all`, `none` or `uniform`; a seed takes class number `seed`
+    modulo their count. Without it a seed has a random class, with the frequencies of `reference_counts` (items of each class of
+    the data that samples are compared with) where they apply (`class_frequencies`), else uniform.
 
     Raises:
         UsageError: the model has no such class, or a seed is not a whole number from 0 to 2^63 - 1.
@@ -71,7 +71,7 @@ def check_labels(model: Model, labels: Any, count: int) -> None:
     classes = None if part is None else part.module.num_classes(part.config)
     if (labels is None) != (classes is None):
         has = "was trained without classes" if classes is None else f"has {classes} classes, and no labels are given"
-        hint = "leave the labels out" if classes is None else "give one label per seed; `resolve_labels` makes them"
+        hint = "leave the labels out" if classes is None else 'give one per seed, by number or name, or "uniform"'
         raise UsageError(f"the model `{model.preset.name}` {has}", hint=hint)
     if labels is None or part is None or classes is None:
         return
@@ -97,9 +97,7 @@ def check_labels(model: Model, labels: Any, count: int) -> None:
 
 
 def class_frequencies(model: Model, counts: Mapping[str, int]) -> list[float] | None:
-    """The share of each of the model's classes among items of these counts; None unless all are classes of the model, by
-    name, and not equally frequent.
-    """
+    """Each class's share of items of these counts; None unless all are classes of the model, by name, and not equally frequent."""
     names = list(model.metadata.get("classes") or [])
     if not counts or not set(counts) <= set(names):
         return None

@@ -11,6 +11,7 @@ from inrflow_core.config.preset import Part, Preset
 from inrflow_core.config.typed import settings
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.models import Model, SamplingOptions
+from inrflow_core.sampling.python_inputs import option_hint
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -49,7 +50,7 @@ def sampling_options(
         if name not in known:
             raise UsageError(
                 f"the method `{method.name}` of `{model.preset.name}` has no sampling option `{name}`",
-                hint=did_you_mean(name, known) if known else "leave it out: the method has none",
+                hint=option_hint(name, known, part),
             )
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision `{precision}`", hint=did_you_mean(precision, PRECISIONS))

@@ -12,11 +12,11 @@ from inrflow_core.storage import plain_file
 
 
 def provenance(
-    model: Model, source: Path, request: SampleRequest, options: SamplingOptions, guide: Path | None = None
+    model: Model, source: Path | None, request: SampleRequest, options: SamplingOptions, guide: Path | None = None
 ) -> dict[str, str]:
     """The origin of samples, for their files; independent of time and machine.
 
-    `source` and `guide` are the weights files of the model and of the one that guides it.
+    `source` and `guide` are the weights files of the model and of the one that guides it; without them it has no digest.
     """
     seeds = list(request.seeds)
     origin = {
@@ -47,14 +47,14 @@ def per_sample_metadata(model: Model, request: SampleRequest) -> list[dict[str, 
     ]
 
 
-def provenance_of_file(source: Path, model: Model, size: Size) -> dict[str, str]:
-    """The part of an origin that depends on the weights file or saved field, and the size."""
+def provenance_of_file(source: Path | None, model: Model, size: Size) -> dict[str, str]:
+    """The part of an origin that depends on the weights file or saved field, and the size; None: its digest is left out."""
     text = "x".join(str(side) for side in size) if isinstance(size, tuple) else str(size or "training")
     return {
         "inrflow": __version__,
         "preset": model.preset.name,
         "step": str(model.metadata.get("step", "unknown")),
-        "weights": plain_file.file_digest(source)[:16],
+        **({} if source is None else {"weights": plain_file.file_digest(source)[:16]}),
         "size": text,
     }
 

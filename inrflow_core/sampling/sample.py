@@ -20,14 +20,15 @@ from inrflow_core import fields, models
 from inrflow_core.config.preset import Preset
 from inrflow_core.config.training import share_of_initial_weights
 from inrflow_core.domains._contract import HasSurfaces
-from inrflow_core.errors import Diverged, UsageError
+from inrflow_core.errors import Diverged, MissingError, UsageError
 from inrflow_core.fields import DensityField, Field, PointwiseField, Surface
 from inrflow_core.geometry import isosurface
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.models import Model, SamplingOptions
 from inrflow_core.proteins import superposition
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.runs import run
+from inrflow_core.runs import run, shipped
+from inrflow_core.runtime.distributed import process_device
 from inrflow_core.runtime.memory import run_unless_oom
 from inrflow_core.runtime.progress import Progress, RepeatableProgress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
@@ -36,7 +37,15 @@ from inrflow_core.sampling import support_cameras
 from inrflow_core.sampling.labels import check_labels, resolve_labels
 from inrflow_core.sampling.optimize import is_compiled
 from inrflow_core.sampling.options import options_for_labels
-from inrflow_core.sampling.request import SampleRequest, Size, Window, check_seeds, default_batch_size, select_part
+from inrflow_core.sampling.python_inputs import Labels, check_size, class_numbers
+from inrflow_core.sampling.request import (
+    SampleRequest,
+    Size,
+    Window,
+    check_seeds,
+    default_batch_size,
+    select_part,
+)
 from inrflow_core.sets import CLASS_LABEL, Condition, Queries
 from inrflow_core.storage import safetensors_file
 
@@ -46,13 +55,26 @@ MUCH_INITIAL = 0.1
 """Share of the initial weights in an average from which on a note says so."""
 
 
-def load(source: str | Path, *, ema: float | None = None, step: run.Step = None, device: str = "cpu") -> Model:
-    """The model of a run folder, a checkpoint folder or a .safetensors file, ready to sample.
+def load(source: str | Path, *, ema: float | None = None, step: run.Step = None, device: str | None = None) -> Model:
+    """The model of a run, its folder, a checkpoint folder or a .safetensors file, ready to sample.
+
+    Args:
+        ema: decay of the average to load; 0 is the weights without EMA. Default: the first EMA.
+        step: of the checkpoint, or `best`. Default: the newest.
+        device: `cpu`, `cuda` or `cuda:N`. Default: a GPU if there is one.
 
     Raises:
         MissingError, IntegrityError: see `run.resolve_weights` and `models.load`.
+        UsageError: the device does not exist.
     """
-    return models.load(run.resolve_weights(Path(source), ema=ema, step=step), device)
+    try:
+        weights = run.resolve_weights(Path(source), ema=ema, step=step)
+    except MissingError as error:
+        if str(source) not in shipped.names():
+            raise
+        hint = f'`sample.load(shipped.weights_file("{source}"))` loads the model that comes with inrflow'
+        raise MissingError(error.message, hint=hint) from error
+    return models.load(weights, process_device(device))
 
 
 def note_on_average(
@@ -84,15 +106,15 @@ def note_on_average(
 def sample_fields(
     model: Model,
     seeds: Sequence[int],
-    labels: Sequence[int] | None = None,
+    labels: Labels | None = None,
     options: SamplingOptions | None = None,
     condition: Condition | None = None,
 ) -> Field:
     """New functions, one per seed: sample i depends on its seed and label alone.
 
     Args:
-        labels: one class number per seed, -1 for none; None for a model without classes, and for no other.
-            `resolve_labels` makes them from names, or at random.
+        labels: one class per seed, by number (-1 for none) or name, or a text as of `--label`: `"cat"`, `"cat,dog"`, `"all"`,
+            `"uniform"` (see `resolve_labels`); None for a model without classes, and for no other.
         options: see `sampling_options`; None: the preset's.
         condition: one row per seed; see `SampleRequest`.
 
@@ -100,8 +122,7 @@ def sample_fields(
         UsageError: no seeds, or seeds or labels that cannot be; the model needs an image or a sequence, and none is given.
     """
     check_seeds(seeds)
-    labels = _labels(labels, condition)
-    check_labels(model, labels, len(seeds))
+    labels = class_numbers(model, seeds, _labels(labels, condition))
     device = next(model.method.parameters()).device
     inputs = {name: value.to(device) for name, value in (condition or {}).items()}
     _check_condition(model, inputs)
@@ -136,6 +157,8 @@ def evaluate(
 ) -> Any:
     """The values of functions at a resolution (rows, columns) or a number of points, in the form of the domain.
 
+    Default: the training size.
+
     Images come as uint8 (B H W C), views of scenes as uint8 (B V H W 3), clouds as float32 (B N C), proteins as structures,
     and of the size `Surface` meshes.
 
@@ -145,6 +168,7 @@ def evaluate(
         UsageError: an invalid size, a window of a cloud, or a mesh of a function without density.
         Diverged: some values are not finite.
     """
+    size = check_size(model.domain, size)
     if isinstance(size, Surface):
         return _extract_surfaces(model, field, size, QueryBudget.from_chunk(chunk), progress)
     queries = model.domain.queries(size, window, field.condition).to(field.seeds.device)
@@ -304,7 +328,7 @@ def concatenate(parts: Sequence[np.ndarray | list[Structure] | list[Mesh]]) -> A
     return superposition.superpose_on_first(structures) if structures else items
 
 
-def _labels(labels: Sequence[int] | None, condition: Condition | None) -> Sequence[int] | None:
+def _labels(labels: Labels | None, condition: Condition | None) -> Labels | None:
     """The labels, or those in the condition."""
     return condition[CLASS_LABEL].tolist() if labels is None and condition and CLASS_LABEL in condition else labels
 
@@ -325,20 +349,35 @@ def _total_progress(progress: Progress, part: slice, total: int) -> Progress:
     return lambda done, steps: progress(part.start * steps + (part.stop - part.start) * done, total * steps)
 
 
-def save_field(model: Model, field: Field, path: Path, *, half: bool = False) -> None:
-    """Save a field as one safetensors file that needs no run: it has the preset, the decoder and the normalization of the data."""
+def save_field(model: Model, field: Field, path: str | Path, *, half: bool = False) -> None:
+    """Save a field as one safetensors file that needs no run: it has the preset, the decoder and the normalization of the data.
+
+    A field that has not been evaluated is computed first.
+
+    Raises:
+        UsageError: the file has another suffix than `.safetensors`.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"`{path}`: fields are .safetensors files", hint="give it that suffix")
+    field.cache_context()
     metadata = {"normalization": model.metadata["normalization"]} if "normalization" in model.metadata else {}
     field.save(path, model.preset, half=half, metadata=metadata)
 
 
-def load_field(path: Path, device: str = "cpu") -> tuple[Model, Field]:
+def load_field(path: str | Path, device: str | None = None) -> tuple[Model, Field]:
     """A saved field and its model, of which only the decoder has weights.
+
+    Args:
+        device: as of `load`.
 
     Raises:
         MissingError, IntegrityError: the file does not exist, or is not a complete field.
+        UsageError: the device does not exist.
     """
+    path = Path(path)
     preset, metadata = models.read_metadata(path, fields.FORMAT)
     safetensors_file.check_digest(path)
     domain = preset.domain.module.Domain(preset.domain.config)
-    field = preset.method.module.load_field(path, preset, domain.shape, metadata, device)
+    field = preset.method.module.load_field(path, preset, domain.shape, metadata, process_device(device))
     return Model(preset, domain, field.model, metadata), field

@@ -12,15 +12,16 @@ import numpy as np
 
 from inrflow_core.domains._contract import HasFrames
 from inrflow_core.errors import UsageError
-from inrflow_core.fields import Clip, Field, Size, Surface
+from inrflow_core.fields import Clip, Field, Size, Surface, Window
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Progress, Reporter, format_bytes
 from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sample_files import writer
 from inrflow_core.sampling import provenance, reference_inputs, sample
+from inrflow_core.sampling.python_inputs import check_size
 from inrflow_core.sampling.reference_inputs import ReferenceSamplingPlan
 from inrflow_core.sampling.request import SampleRequest, default_batch_size
-from inrflow_core.sets import Condition
+from inrflow_core.sets import CLASS_LABEL, Condition
 from inrflow_core.storage import atomic_write
 
 
@@ -110,13 +111,51 @@ def write_samples(
             values = sample.evaluate(model, field, request.size, request.window, chunk=source.budget, progress=progress)
             parts = [(slice(0, len(values)), values)]
         part_values = [values for _, values in parts]
+    return _write_values(model, request, sample.concatenate(part_values), out, origin, overwrite=overwrite)
+
+
+def write_field(
+    model: Model,
+    field: Field,
+    out: str | Path,
+    size: Size = None,
+    window: Window = None,
+    *,
+    overwrite: bool = False,
+    **format_options: Any,
+) -> list[Path]:
+    """Evaluate functions as `sample.evaluate` does, and write them in the format of the suffix of `out`; returns the files.
+
+    Their provenance has all but the digest of the weights.
+
+    Args:
+        size, window: as of `sample.evaluate`.
+        format_options: the format's own, such as `columns` of a .png.
+
+    Raises:
+        UsageError: as `sample.evaluate`; no such format or option, or a file exists, without `overwrite`.
+        Diverged, OutOfMemory: sampling or writing failed.
+    """
+    out, size = Path(out), check_size(model.domain, size)
+    writer.check(out, len(field.seeds), overwrite=overwrite)
+    condition = {name: value.cpu() for name, value in field.condition.items() if name != CLASS_LABEL}
+    labels = field.condition[CLASS_LABEL].tolist() if CLASS_LABEL in field.condition else None
+    request = SampleRequest(field.seeds.tolist(), labels, size, window, condition=condition)
+    origin = provenance.provenance(model, None, request, field.options)
+    values = sample.evaluate(model, field, size, window)
+    return _write_values(model, request, values, out, origin, overwrite=overwrite, **format_options)
+
+
+def _write_values(
+    model: Model, request: SampleRequest, values: Any, out: Path, origin: Mapping[str, str], **settings: Any
+) -> list[Path]:
+    """Write the values of a request's samples; `settings` are further arguments of `writer.write`."""
     items: list[dict[str, str]] = []
     if len(writer.files(out, len(request.seeds))) > 1:  # each file names its own sample alone
         items = provenance.per_sample_metadata(model, request)
         origin = {key: text for key, text in origin.items() if key not in ("seeds", "labels")}
-    values = sample.concatenate(part_values)
-    beside = beside_samples(model, request.size, request.condition, out)
-    return writer.write(out, values, model.domain.NAME, origin=origin, items=items, overwrite=overwrite, **beside)
+    settings |= beside_samples(model, request.size, request.condition, out)
+    return writer.write(out, values, model.domain.NAME, origin=origin, items=items, **settings)
 
 
 def check_frame_rate(model: Model, size: Size, out: Path) -> None:

@@ -59,7 +59,7 @@ def train(
     where it has begun. `ema` is as in `sample.load`."""
     settings = preset.load("mnist-inrct-demo", overrides)
     setup.train(setup.TrainJob(settings, out, data=shards, device="cpu", threads=1, until=until))
-    return sample.load(out, ema=ema)
+    return sample.load(out, ema=ema, device="cpu")
 
 
 @torch.no_grad()
@@ -148,7 +148,7 @@ def main() -> None:
     print("run                          PSNR   FD 1 step   FD 2 steps   deviation   weave   samples/s 1, 2 steps")
     for run in runs:
         form = run.name.removeprefix("consistency-")
-        model = sample.load(run) if given.runs else train(given.shards, run, FORMS[form])
+        model = sample.load(run, device="cpu") if given.runs else train(given.shards, run, FORMS[form])
         if model.preset.sampler is not None:
             for steps, (distance, rate) in measure_flow(model, given.shards).items():
                 print(f"{run.name:26} Euler in {steps} steps: FD {distance:.1f}, {rate:,.0f} samples/s")

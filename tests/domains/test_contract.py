@@ -120,7 +120,7 @@ def waves(folder: Path) -> Path:
 def test_a_domain_of_one_file_is_trained_sampled_written_and_read(tmp_path: Path):
     trainer = small.train(waves(tmp_path / "shards"), tmp_path / "run", kind=SIGNAL, until=2)
     assert trainer.counters.step == 2 and list((tmp_path / "run").glob("**/*.safetensors"))
-    model = sample.load(tmp_path / "run")
+    model = sample.load(tmp_path / "run", device="cpu")
     ((_, samples),) = sample.iter_samples(model, SampleRequest(range(3), size=30))
     assert samples.shape == (3, 30, 1)
     (file,) = writer.write(tmp_path / "out.npz", samples, "signal", origin={"preset": "tiny"})

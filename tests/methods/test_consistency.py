@@ -167,10 +167,10 @@ def test_a_saved_field_answers_the_same(tmp_path: Path, steps: int):
     queries = built.domain.queries((15, 9))
     sample.save_field(built, drawn, tmp_path / "field.safetensors")
     assert abs((tmp_path / "field.safetensors").stat().st_size - drawn.size()) < 20_000
-    _, loaded = sample.load_field(tmp_path / "field.safetensors")
+    _, loaded = sample.load_field(tmp_path / "field.safetensors", "cpu")
     assert torch.equal(loaded.query(queries), drawn.query(queries))
     sample.save_field(built, drawn, tmp_path / "half.safetensors", half=True)
-    _, half = sample.load_field(tmp_path / "half.safetensors")
+    _, half = sample.load_field(tmp_path / "half.safetensors", "cpu")
     torch.testing.assert_close(half.query(queries), drawn.query(queries), rtol=0.05, atol=0.05)
 
 
@@ -183,7 +183,7 @@ def test_an_incomplete_field_is_named(tmp_path: Path):
     info = {"scale": 1.0, "steps": 1, "second_step": 0.8}
     models.save(tmp_path / "field.safetensors", tensors, built.preset, info, fields.FORMAT)
     with pytest.raises(IntegrityError, match="not a whole field"):
-        sample.load_field(tmp_path / "field.safetensors")
+        sample.load_field(tmp_path / "field.safetensors", "cpu")
 
 
 def test_an_image_is_encoded_by_one_call_without_noise():

@@ -68,7 +68,7 @@ def test_a_recorded_and_saved_field_agrees_with_one_that_is_sampled_again(model,
     sample.save_field(model, recorded, tmp_path / "field.safetensors")
     size = (tmp_path / "field.safetensors").stat().st_size
     assert size == pytest.approx(recorded.size(), rel=0.2)
-    _, saved = sample.load_field(tmp_path / "field.safetensors")
+    _, saved = sample.load_field(tmp_path / "field.safetensors", "cpu")
     torch.testing.assert_close(saved.query(queries), sampled, atol=1e-5, rtol=0)
 
 
@@ -89,7 +89,7 @@ def test_a_saved_field_remembers_how_it_was_drawn(model, kind, tmp_path):
     sampled = field.query(queries)
     sample.save_field(model, field, tmp_path / "field.safetensors")
     torch.testing.assert_close(
-        sample.load_field(tmp_path / "field.safetensors")[1].query(queries), sampled, atol=1e-5, rtol=0
+        sample.load_field(tmp_path / "field.safetensors", "cpu")[1].query(queries), sampled, atol=1e-5, rtol=0
     )
 
 

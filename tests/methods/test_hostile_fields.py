@@ -71,11 +71,11 @@ PRESETS = [
 def test_a_preset_of_another_size_than_the_tensors_is_refused_before_it_is_built(
     saved: dict[str, Path], tmp_path: Path, kind: str, old: str, new: str, said: str
 ):
-    sample.load_field(saved[kind])
+    sample.load_field(saved[kind], "cpu")
     file = changed(saved[kind], tmp_path / "f.safetensors", "preset", old, new)
     begun = time.process_time()
     with pytest.raises(IntegrityError, match=said):
-        sample.load_field(file)
+        sample.load_field(file, "cpu")
     assert time.process_time() - begun < 2
 
 
@@ -90,7 +90,7 @@ def test_settings_of_a_field_that_no_sampling_has_are_refused(
     old = {"scale": '"scale": 1.0', "steps": '"steps": 1'}[key]
     file = changed(saved["scene"], tmp_path / "f.safetensors", "info", old, f'"{key}": {value}')
     with pytest.raises(IntegrityError, match=r"f\.safetensors`.*" + key):
-        sample.load_field(file)
+        sample.load_field(file, "cpu")
 
 
 def test_a_network_is_compared_with_its_tensors_without_memory():

@@ -179,7 +179,7 @@ def test_a_function_that_reads_the_cell_size_answers_by_it_and_not_by_the_chunk(
     torch.testing.assert_close(window.unflatten(1, (18, 18)), values.unflatten(1, (36, 36))[:, 18:, :18])
     assert (values.unflatten(1, (36, 36))[:, 1::3, 1::3] - coarse.unflatten(1, (12, 12))).abs().max() > 1e-3
     made.save(tmp_path / "field.safetensors", built.preset)
-    _, loaded = sample.load_field(tmp_path / "field.safetensors")
+    _, loaded = sample.load_field(tmp_path / "field.safetensors", "cpu")
     assert torch.equal(loaded.query(whole, chunk=1000), values)
 
 
@@ -210,10 +210,10 @@ def test_a_saved_field_answers_the_same_without_the_model(tmp_path: Path, kind: 
     at = built.domain.queries((20, 28))
     expected = made.query(at)
     made.save(tmp_path / "field.safetensors", built.preset)
-    _, loaded = sample.load_field(tmp_path / "field.safetensors")
+    _, loaded = sample.load_field(tmp_path / "field.safetensors", "cpu")
     assert torch.equal(loaded.query(at), expected)
     made.save(tmp_path / "half.safetensors", built.preset, half=True)
-    _, half = sample.load_field(tmp_path / "half.safetensors")
+    _, half = sample.load_field(tmp_path / "half.safetensors", "cpu")
     assert (half.query(at) - expected).abs().max() < 0.02 * expected.abs().max()
     assert (tmp_path / "half.safetensors").stat().st_size < 0.7 * (tmp_path / "field.safetensors").stat().st_size
 
@@ -225,7 +225,7 @@ def test_a_field_whose_planes_are_of_another_preset_is_refused(tmp_path: Path):
     made.state = made.state[:1] + made.state[:1] + made.state[2:]
     made.save(tmp_path / "field.safetensors", built.preset)
     with pytest.raises(IntegrityError, match="its basis fields are not whole"):
-        sample.load_field(tmp_path / "field.safetensors")
+        sample.load_field(tmp_path / "field.safetensors", "cpu")
 
 
 def test_networks_of_other_kinds_are_refused():

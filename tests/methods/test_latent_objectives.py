@@ -218,7 +218,7 @@ def test_a_saved_field_of_the_papers_readout_answers_the_same_without_the_model(
     built = tiny.model(tiny.LATENT, method=PAPER, network={"readout": {"name": "modulated-readout"}})
     made = field(built).cache_context()
     made.save(tmp_path / "field.safetensors", built.preset)
-    _, loaded = sample.load_field(tmp_path / "field.safetensors")
+    _, loaded = sample.load_field(tmp_path / "field.safetensors", "cpu")
     for side in (12, 20):
         at = built.domain.queries((side, side))
         assert torch.equal(loaded.query(at), made.query(at))

@@ -75,7 +75,7 @@ def test_density_and_color_are_those_that_rays_see_and_a_saved_scene_has_them(tm
     torch.testing.assert_close((density, color), (expected[0][1], expected[1][1]))
     assert (density >= 0).all() and density.std() > 1e-3 and (color > 0).all() and (color < 1).all()
     made.save(tmp_path / "field.safetensors", built.preset)
-    loaded, field = sample.load_field(tmp_path / "field.safetensors")
+    loaded, field = sample.load_field(tmp_path / "field.safetensors", "cpu")
     assert np.array_equal(sample.evaluate(loaded, field), sample.evaluate(built, made))
     torch.testing.assert_close(field.density_and_color(1, points), (density, color))  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -76,7 +76,7 @@ def test_a_saved_clip_answers_the_same_without_the_model(tmp_path):
     built, at = model(), grid(frames(7), 5)
     made = field(built).cache_context()
     made.save(tmp_path / "field.safetensors", built.preset)
-    _, loaded = sample.load_field(tmp_path / "field.safetensors")
+    _, loaded = sample.load_field(tmp_path / "field.safetensors", "cpu")
     assert torch.equal(loaded.query(at), made.query(at))
 
 

@@ -43,7 +43,7 @@ def test_the_reader_of_the_docs_draws_an_image_as_the_field_does(
     model = tiny.model(tiny.INR, scale=1.0, domain=domain, method=method)
     source = saved(model, tmp_path / "field.safetensors")
     (path,) = function_files.export_functions(source, tmp_path / "one.safetensors", items="2")
-    field = sample.load_field(source)[1]
+    field = sample.load_field(source, "cpu")[1]
     expected = field.query(model.domain.queries((30, 30)))[2] / 0.5
     assert expected.std() > 0.1
     rounded = model.domain.decode_values(field.query(model.domain.queries((30, 30))), (30, 30))[2]
@@ -66,7 +66,7 @@ def test_the_reader_of_the_docs_answers_points_as_a_radiance_field_does(
     source = saved(model, tmp_path / "field.safetensors")
     paths = function_files.export_functions(source, tmp_path / "one.safetensors")
     assert [path.name for path in paths] == ["one-000.safetensors", "one-001.safetensors", "one-002.safetensors"]
-    field: Any = sample.load_field(source)[1]
+    field: Any = sample.load_field(source, "cpu")[1]
     points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     expected = field.model.readout.density_and_color(field.state, points)
     for number, path in enumerate(paths):

@@ -76,6 +76,22 @@ def test_the_options_of_a_preset_are_its_own_unless_they_are_changed():
     }
 
 
+HINTS = {
+    "setting of the sampler": ({"spacing": "log"}, "setting of the sampler `euler`: `sampler_settings={\"spacing\": ...}`"),
+    "setting of another sampler": ({"temperature": 0.1}, "setting of `euler-maruyama`, and the sampler is `euler`"),
+    "slip of the method": ({"guidence": 2.0}, "did you mean `guidance`?"),
+    "slip of the sampler": ({"spacin": "log"}, "did you mean `spacing`?"),
+    "neither": ({"zzz": 1}, "allowed: `guidance`, `guidance_interval`, `noise`; settings of the sampler `euler`: `steps`, "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "hint"), HINTS.values(), ids=HINTS)
+def test_the_hint_names_what_the_sampler_and_the_method_have(options: dict[str, Any], hint: str):
+    with pytest.raises(UsageError) as caught:
+        sampling_options(tiny.model(tiny.IMAGE), **options)
+    assert hint in (caught.value.hint or "")
+
+
 SLIPS = {
     "unknown option": ({"temperature_scale": 1.0}, "the method `flow` of `tiny` has no sampling option `temperature_scale`"),
     "out of range": ({"guidance": -1.0}, "`guidance` is -1.0: 0 or more"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import torch
 
 from inrflow_core.domains._contract import InputExample
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.fields import Orbit
 from inrflow_core.models import Model
 from inrflow_core.sampling import invert, options, provenance, sample
 from inrflow_core.sampling.labels import check_labels, resolve_labels
+from inrflow_core.sampling.python_inputs import check_size
 from inrflow_core.sampling.request import SampleRequest, check_seeds
 from inrflow_core.sampling.sharded import SampleJob
 from tests import tiny
@@ -61,6 +64,114 @@ def test_seeds_that_cannot_be_are_refused(seeds: Any, message: str):
 def test_labels_that_do_not_fit_are_refused(model: Model, labels: Any, message: str):
     with pytest.raises(UsageError, match=message):
         check_labels(model, labels, 2)
+
+
+@pytest.fixture(scope="module")
+def named(model: Model) -> Model:
+    return dataclasses.replace(model, metadata={"classes": ["cat", "cow", "dog"]})
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        ("cow", [1, 1, 1]),
+        ("dog,cat", [2, 0, 2]),
+        ("all", [0, 1, 2]),
+        ("none", [-1, -1, -1]),
+        (["dog", 0, "none"], [2, 0, -1]),
+        (np.array([2, 1, 0]), [2, 1, 0]),
+    ],
+    ids=str,
+)
+def test_labels_are_numbers_or_names_or_the_text_of_a_command(named: Model, labels: Any, numbers: list[int]):
+    assert sample.sample_fields(named, [0, 1, 2], labels).condition["label"].tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("labels", "message", "hint"),
+    [
+        ("cot", "`--label cot`: the model has no class of that name", "did you mean"),
+        (["cat", "horse"], "`--label horse`: the model has no class", "allowed: `cat`, `cow`, `dog`"),
+        (["cat"], "1 labels for 2 seeds", "one label per seed"),
+        (None, "has 3 classes, and no labels are given", '"uniform"'),
+    ],
+    ids=str,
+)
+def test_a_class_that_the_model_lacks_is_refused_when_it_is_passed(named: Model, labels: Any, message: str, hint: str):
+    with pytest.raises(UsageError, match=message) as caught:
+        sample.sample_fields(named, [0, 1], labels)
+    assert hint in (caught.value.hint or "")
+
+
+def test_an_input_is_inverted_under_a_class_by_its_name(named: Model):
+    assert invert.class_labels(named, "dog") == invert.class_labels(named, 2) == np.array([2])
+
+
+SIZES = {
+    "one side": (tiny.IMAGE, (6,), "give rows and columns"),
+    "text": (tiny.IMAGE, "48", "give rows and columns"),
+    "half pixels": (tiny.IMAGE, (4.5, 4.5), "give rows and columns"),
+    "rows of a cloud": (tiny.POINTS, (8, 8), "give a number of points"),
+    "views of an image": (tiny.IMAGE, Orbit(8, 8, 4), "leave it out"),
+}
+
+
+@pytest.mark.parametrize(("kind", "size", "hint"), SIZES.values(), ids=SIZES)
+def test_a_size_that_samples_do_not_have_is_refused_by_what_they_are(kind: Any, size: Any, hint: str):
+    with pytest.raises(UsageError, match="size") as caught:
+        check_size(tiny.model(kind).domain, size)
+    assert hint in (caught.value.hint or "")
+
+
+def test_lists_and_integers_of_numpy_are_sizes(model: Model):
+    for size, same in (([12, 12], (12, 12)), (np.int64(12), 12), ((np.int32(12), 12), (12, 12)), (None, None)):
+        assert check_size(model.domain, size) == same
+
+
+def test_a_model_and_its_fields_say_what_they_are(named: Model, tmp_path):
+    weights = sum(each.numel() for each in named.method.parameters())
+    one = dataclasses.replace(named, metadata={**named.metadata, "step": 1200, "decay": 0.99})
+    assert repr(one).splitlines() == [
+        "Model `tiny`",
+        "  samples: images, 6 x 6 pixels each",
+        "  condition: 3 classes, cat, cow, dog",
+        "  method: flow of set-transformer, sampler euler",
+        f"  weights: {weights:,} parameters, step 1,200, EMA 0.99, on cpu",
+    ]
+    field = sample.sample_fields(one, range(10), "cow")
+    assert repr(field).splitlines() == [
+        "FlowField of 10 functions of 2 coordinates with values of 1 number, trained at 6 x 6 positions",
+        "  seeds: 0, 1, 2, 3, 4, 5, 6, ... 9",
+        "  label: 1, 1, 1, 1, 1, 1, 1, ... 1",
+        "  sampler euler spacing=equal steps=4, guidance 1, noise linear, precision fp32",
+        "  not yet evaluated, on cpu",
+    ]
+    sample.save_field(one, field, tmp_path / "field.safetensors")
+    assert "context cached, on cpu" in repr(field)
+    loaded, same = sample.load_field(tmp_path / "field.safetensors", "cpu")
+    assert "weights: of a saved field" in repr(loaded) and "10 functions" in repr(same)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tiny.INR, tiny.LATENT, tiny.SCENES, tiny.VIDEO, tiny.PROTEIN],
+    ids=["inr", "latent", "scenes", "video", "protein"],
+)
+def test_every_model_has_a_short_repr(kind: Any):
+    assert 3 <= len(repr(tiny.model(kind)).splitlines()) <= 5
+
+
+def test_the_device_is_that_of_the_command_line(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    tiny.run_folder(tmp_path / "run", tiny.IMAGE)
+    monkeypatch.setattr(sample, "process_device", lambda name: {None: "meta", "cuda": "cpu"}[name])
+    assert "on meta" in repr(sample.load(tmp_path / "run"))
+    assert "on cpu" in repr(sample.load(tmp_path / "run", device="cuda"))
+
+
+def test_the_name_of_a_model_that_comes_with_inrflow_is_not_a_path():
+    with pytest.raises(MissingError, match="does not exist") as caught:
+        sample.load("glyphs")
+    assert 'shipped.weights_file("glyphs")' in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("array", [np.array, torch.tensor, list])

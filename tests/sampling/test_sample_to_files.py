@@ -29,7 +29,7 @@ def job_of(folder: Path, out: str) -> SampleJob:
 def test_a_file_has_the_samples_of_the_seeds_and_the_provenance_with_the_added_entries(tmp_path: Path):
     job = job_of(tmp_path, "out.npz")
     written = sample_to_files(job, output=OutputSettings(save_field=tmp_path / "field.safetensors"))
-    model = sample.load(job.weights)
+    model = sample.load(job.weights, device="cpu")
     options = sampling_options(model, **OPTIONS)
     values = sample.concatenate([values for _, values in sample.iter_samples(model, job.request, options)])
     np.testing.assert_array_equal(np.load(written.files[0])["images"], values)

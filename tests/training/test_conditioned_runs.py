@@ -158,7 +158,7 @@ def test_a_model_draws_with_the_weights_that_it_learned_from_and_no_others(esm2,
 
     online = condition(tiny.PROTEIN, features="online", weights=str(esm2), **ESM)
     setup.train(conditioned_runs.job(folded, tmp_path / "run", tiny.PROTEIN, until=1, condition=online))
-    model = sample.load(tmp_path / "run")
+    model = sample.load(tmp_path / "run", device="cpu")
     assert condition_inputs.condition_from_input(model, "sequence", "MKT", esm2)["embedding"].shape == (1, 3, 32)
     other = test_esm2.published(tmp_path / "other", num_hidden_layers=2)
     with pytest.raises(IntegrityError, match="the weights of `esm2` have the digest"):

@@ -162,7 +162,7 @@ def test_radiance_fields_are_trained_with_previews_and_sampled(posed: Path, tmp_
     trainer = setup.train(setup.TrainJob(preset, tmp_path / "run", data=posed, device="cpu", threads=1))
     assert [path.name for path in sorted((tmp_path / "run/samples").iterdir())] == ["00000002.png", "00000004.png"]
     assert trainer.counters.step == 4
-    model = sample.load(tmp_path / "run")
+    model = sample.load(tmp_path / "run", device="cpu")
     values = sample.evaluate(model, sample.sample_fields(model, [3, 4]), (6, 6))
     assert values.shape == (2, 1, 6, 6, 3) and len(np.unique(values)) > 10
 

@@ -33,7 +33,7 @@ def test_a_file_is_encoded_from_the_pixels_that_its_training_example_has(tmp_pat
     pipeline.prepare(job.resolve_job("celeba-hq", source=photos, out=shards, config=config), workers=1)
     preset = tiny.preset(tiny.INR, domain=DOMAIN, data={"path": str(shards)}, training={"steps": 1})
     setup.train(setup.TrainJob(preset, tmp_path / "run", device="cpu", threads=1))
-    model = sample.load(tmp_path / "run")
+    model = sample.load(tmp_path / "run", device="cpu")
     stored = ShardDataset(shards).read("train", [1]).values[0]
     np.testing.assert_array_equal(invert.read_input(model, photos / "1.png").values, stored)
 

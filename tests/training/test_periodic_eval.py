@@ -111,7 +111,7 @@ def test_the_values_are_those_that_the_checkpoint_gets_afterwards(data, tmp_path
     reported = records(out)
     assert [record["step"] for record in reported] == [2, 4, 6]
     for step in open_run(out).steps:
-        model = sample.load(out, step=step)
+        model = sample.load(out, step=step, device="cpu")
         seeds = range(8)
         request = SampleRequest(seeds, labels.resolve_labels(model, seeds))
         values = np.concatenate([part for _, part in sample.iter_samples(model, request)])
@@ -149,7 +149,7 @@ def test_the_best_is_kept_beside_the_newest_and_every_other_is_pruned(unbroken, 
     run = open_run(trainer.out)
     assert run.steps == tuple(sorted({best, 6})) and run.best() == trainer.best
     assert run.checkpoint("best").name == f"{best:08d}"
-    assert sample.load(trainer.out, step="best").metadata["step"] == best
+    assert sample.load(trainer.out, step="best", device="cpu").metadata["step"] == best
     assert [record["best_step"] for record in records(trainer.out)][-1] == best
 
 
@@ -252,7 +252,7 @@ def test_samples_that_are_not_finite_are_reported_and_stop_nothing(data, tmp_pat
         assert record["note"] == "the samples left the finite numbers on their way" and record["best_step"] is None
         assert list(record["eval"].values()) == [None] * 4
     with pytest.raises(MissingError, match="has no best checkpoint") as caught:
-        sample.load(tmp_path / "run", step="best")
+        sample.load(tmp_path / "run", step="best", device="cpu")
     assert caught.value.code == 3 and "eval.every" in (caught.value.hint or "")
 
 
@@ -368,10 +368,10 @@ def test_a_broken_record_of_the_best_is_named(tmp_path):
     tiny.run_folder(tmp_path / "run", tiny.IMAGE)
     (tmp_path / "run/best.json").write_text('{"step": 2}')
     with pytest.raises(IntegrityError, match="is damaged: `metric` is missing"):
-        sample.load(tmp_path / "run", step="best")
+        sample.load(tmp_path / "run", step="best", device="cpu")
     record_best(tmp_path / "run", Best(9, "fid:random", 1.0, "seeds"))
     with pytest.raises(MissingError, match="has no checkpoint of step 9"):
-        sample.load(tmp_path / "run", step="best")
+        sample.load(tmp_path / "run", step="best", device="cpu")
 
 
 def test_tensorboard_shows_the_metrics_in_one_group(unbroken):

@@ -68,7 +68,10 @@ def test_the_values_are_those_of_the_checkpoint_at_the_same_views(shards: Path, 
     assert [*last["eval"]] == names and "2 scenes in 8 views each against 3 of `val`" in last["eval_by"]
     best = read_best(tmp_path / "run")
     assert best is not None and best.metric == names[0]
-    model, reference = sample.load(tmp_path / "run"), scene_views.check_posed(readers.open_collection(shards, "val"))
+    model, reference = (
+        sample.load(tmp_path / "run", device="cpu"),
+        scene_views.check_posed(readers.open_collection(shards, "val")),
+    )
     two = scene_views.check_posed(reference.select(np.array([0, 2])))
     scorer = evaluator.Evaluator(reference, gather.EvaluationSettings(tmp_path / "again"))
     for is_encoded, count in ((False, 16), (True, 16)):

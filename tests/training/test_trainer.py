@@ -124,7 +124,7 @@ def test_the_held_out_loss_is_the_mean_over_the_split_by_the_average(data, tmp_p
     preset = small.preset(data={"path": str(data), "held_out": "val"}, training={"held_out_every": 6})
     trainer = setup.train(setup.TrainJob(preset, tmp_path / "run", data=data, device="cpu", threads=1))
     assert trainer.held_out is not None
-    model = sample.load(tmp_path / "run", ema=0.9)
+    model = sample.load(tmp_path / "run", ema=0.9, device="cpu")
     sets = trainer.held_out.batch(0, range(10), augment=False)
     assert trainer.held_out_loss() == pytest.approx(
         float(model.method.loss(TrainBatch.from_sets(sets)).mean()), rel=1e-6
@@ -410,7 +410,7 @@ def test_a_run_is_read_whatever_the_name_of_its_preset(data, tmp_path, name):
     job = small.job(data, tmp_path / "run", steps=1)
     setup.train(replace(job, preset=replace(job.preset, name=name)))
     assert run.open_run(tmp_path / "run").preset_name == name
-    assert sample.load(tmp_path / "run").metadata["step"] == 1
+    assert sample.load(tmp_path / "run", device="cpu").metadata["step"] == 1
 
 
 def test_an_average_with_a_warm_up_resumes_to_the_bit(data, tmp_path):

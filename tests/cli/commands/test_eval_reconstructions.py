@@ -59,7 +59,7 @@ def evaluate(folders: Path, name: str, *words: Any, out: str = "out") -> int:
 
 def expected_values(folders: Path) -> tuple[float, float]:
     """PSNR and SSIM of the split, from the networks and the definitions."""
-    model = sample.load(folders / "inr")
+    model = sample.load(folders / "inr", device="cpu")
     pixels = ShardDataset(folders / "shards").read("val", range(HELD_OUT)).values
     level = torch.full((HELD_OUT,), 0.003)
     values = torch.from_numpy(pixels).float().flatten(1, 2) / 127.5 - 1
@@ -124,7 +124,10 @@ def test_rfid_compares_the_reconstructions_with_their_originals(folders: Path, t
     beside = [path.name for path in (folders / "shards" / "statistics").iterdir()]  # of the originals alone
     (cached,) = (tmp_path / "out" / "cache" / "features").iterdir()
     assert cached.name.startswith("random-v1-val-") and cached.name not in beside
-    model, originals = sample.load(folders / "inr"), ShardDataset(folders / "shards").read("val", range(HELD_OUT))
+    model, originals = (
+        sample.load(folders / "inr", device="cpu"),
+        ShardDataset(folders / "shards").read("val", range(HELD_OUT)),
+    )
     sets = model.domain.to_set(originals, torch.arange(HELD_OUT))
     with torch.no_grad():
         rebuilt = model.method.invert(sets, invert.inversion_options(model)).query(sets.queries)
@@ -234,7 +237,10 @@ def expected_of_sizes(folders: Path, name: str, side: int) -> tuple[float, float
         resized = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in images]
         return np.stack([np.asarray(image) for image in resized])
 
-    model, stored = sample.load(folders / name), ShardDataset(folders / "shards").read("val", range(HELD_OUT)).values
+    model, stored = (
+        sample.load(folders / name, device="cpu"),
+        ShardDataset(folders / "shards").read("val", range(HELD_OUT)).values,
+    )
     small, original = at(stored, SIDE), at(stored, side).astype(np.float64)
     queries, method = model.domain.queries((side, side)), model.method
     with torch.no_grad():

@@ -170,7 +170,7 @@ def test_an_evaluation_records_the_settings_and_reuses_no_samples_of_others(
     [
         ("flow", "method.guidanse=2", "the method `flow` of `tiny` has no sampling option `guidanse`", "`guidance`"),
         ("flow", "method.path=linear", "the method `flow` of `tiny` has no sampling option `path`", "allowed: "),
-        ("flow", "method.steps=3", "the method `flow` of `tiny` has no sampling option `steps`", "allowed: "),
+        ("flow", "method.steps=3", "the method `flow` of `tiny` has no sampling option `steps`", "--set sampler.steps"),
         ("flow", "method.noise=cubik", "[method] `noise` is 'cubik'", "`cubic`"),
         ("flow", "method.guidance=-1", "`guidance` is -1.0: 0 or more", ""),
         ("jumps", "method.jump=3", "the method `jumps` of `tiny` has no sampling option `jump`", "`jumps`"),

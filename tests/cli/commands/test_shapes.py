@@ -174,7 +174,7 @@ def test_metrics_of_meshes_alone_draw_no_samples(inrflow: Inrflow, folders: dict
 
 def expected_iou(folders: dict[str, Path]) -> float:
     """From the networks and the definition."""
-    model, shards = sample.load(folders["run"]), ShardDataset(folders["shards"])
+    model, shards = sample.load(folders["run"], device="cpu"), ShardDataset(folders["shards"])
     stored = shards.read("val", range(HELD_OUT), conditions=ConditionSelection())
     sets = model.domain.to_set(stored, torch.arange(HELD_OUT))
     with torch.no_grad():

@@ -145,7 +145,7 @@ def test_eval_draws_a_sample_for_the_texts_of_the_reference(inrflow: Inrflow, fo
     items = read.condition["item"]
     counts = shards.view_counts("val", "text_tokens")[items]
     assert read.condition["view"].tolist() == (1 % counts).tolist() and counts.max() == 3
-    model, reference = sample.load(folders["run"]), readers.open_collection(folders["shards"], "val")
+    model, reference = sample.load(folders["run"], device="cpu"), readers.open_collection(folders["shards"], "val")
     plan = reference_inputs.plan_from_reference("text", reference, 3, view=1)
     tokens = reference_inputs.condition(model, plan, range(3))["text_tokens"].numpy()
     stored = shards.read("val", items.tolist()).condition["text_tokens"]

@@ -223,7 +223,7 @@ def test_a_saved_field_keeps_the_rate_and_one_without_needs_the_number_of_frames
         inrflow(capsys, "upsample", field, tmp_path / f"{name}.webp", *more)
         read, found = frames_of(tmp_path / f"{name}.webp")
         assert (len(read), found) == (count, duration)
-    model, saved = sample.load_field(field)
+    model, saved = sample.load_field(field, "cpu")
     saved.save(old, model.preset)  # as before the rate was recorded
     error = inrflow(capsys, "upsample", old, tmp_path / "out.webp", "--fps", 20, code=2)
     assert "`--fps` alone needs the duration of a clip" in error and "add `--frames N`" in error
