@@ -37,6 +37,14 @@ Models = Annotated[
         autocompletion=complete_models,
     ),
 ]
+Image = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The input image at first: what models of images encode, and what clouds are sampled under. More by drag and drop.",
+        show_default=False,
+    ),
+]
 Host = Annotated[str, typer.Option(help="Address to listen at; any but the default can be reached by other machines.")]
 Port = Annotated[
     int | None,
@@ -60,6 +68,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser
 def view(
     runs: Runs = None,
     models: Models = None,
+    image: Image = None,
     host: Host = "127.0.0.1",
     port: Port = None,
     memory: Memory = 1.0,
@@ -95,6 +104,8 @@ def view(
         memory=int(memory * 1e9),
         max_side=max_side,
     )
+    if image is not None:
+        functions.add_first_image(image)
     if export is not None:
         _export(functions, export, fragment, threads=threads)
         console.print_json({"out": str(export), "runs": [str(source) for source in sources]}, as_json=json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,7 @@ from inrflow_core.config.preset import Preset
 from inrflow_core.methods._flow_sampling import SamplingOptions
 from inrflow_core.methods._velocity_model import VelocityModel
 from inrflow_core.numerics import noise_field, paths, solver
-from inrflow_core.runtime.progress import Progress
+from inrflow_core.runtime.progress import Progress, RepeatableProgress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sets import Condition, ConditionEmbedding, Grid, Queries
 
@@ -78,29 +79,32 @@ class FlowField:
         """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
 
         `chunk` counts the queries of all B sets that are evaluated at once; a `QueryBudget` is shared between calls.
+        `progress` gets the steps that are done, again before each chunk, so that what it raises ends a step within one.
         """
         budget, sets = QueryBudget.from_chunk(chunk), len(self.seeds)
+        report = RepeatableProgress(progress, (0, max(1, self._num_steps(0))))
         if _are_equal(queries, self.context):
-            return self._context_values(budget, progress)
+            return self._context_values(budget, report)
         y = torch.empty(sets, len(queries), self.model.spec.value_size, device=self.seeds.device)
 
         def begin(part: slice) -> None:
+            report.repeat()
             y[:, part] = self._initial_noise(queries[part])
 
         queries = budget.intern_queries(queries)
         budget.run_in_chunks(len(queries), sets, begin)
-        for done, (step, evaluations) in enumerate(self._iter_steps(budget), start=1):
+        for done, (step, evaluations) in enumerate(self._iter_steps(budget, report), start=1):
 
             def advance(
                 part: slice, step: solver.Step = step, evaluations: list[ContextEvaluation] = evaluations
             ) -> None:
+                report.repeat()
                 queried = self._query_chunk(queries, part, budget)
                 # The step may run out of memory: y is written after it.
                 y[:, part] = self._advance(queried, y[:, part], step, evaluations)
 
             budget.run_in_chunks(len(queries), sets, advance)
-            if progress is not None:
-                progress(done, self._num_steps(done))
+            report(done, self._num_steps(done))
         return y
 
     @torch.no_grad()
@@ -109,10 +113,10 @@ class FlowField:
         if self.steps is not None:
             return self
         steps = []
-        for step, evaluations in self._iter_steps(QueryBudget()):
+        report = RepeatableProgress(progress, (0, max(1, self._num_steps(0))))
+        for step, evaluations in self._iter_steps(QueryBudget(), report):
             steps.append((step, [ContextEvaluation(e.t, e.latents) for e in evaluations]))
-            if progress is not None:
-                progress(len(steps), self._num_steps(len(steps)))
+            report(len(steps), self._num_steps(len(steps)))
         self.steps = steps
         return self
 
@@ -161,29 +165,43 @@ class FlowField:
             tensors |= {f"decoder.{number}.{name}": weight for name, weight in decoder.state_dict().items()}
         return tensors
 
-    def to_noise(self, values: Float[Tensor, "B N C"], chunk: int | QueryBudget = CHUNK) -> Float[Tensor, "B N C"]:
-        """The noise at t = 1 from which the ODE leads to `values` at t = 0, on the context."""
+    def to_noise(
+        self, values: Float[Tensor, "B N C"], chunk: int | QueryBudget = CHUNK, progress: Progress | None = None
+    ) -> Float[Tensor, "B N C"]:
+        """The noise at t = 1 from which the ODE leads to `values` at t = 0, on the context.
+
+        `progress` gets how many evaluations are done, again before each chunk.
+        """
         sampler = registry.find("samplers", "heun")
         steps = max(2, solver.num_function_evaluations(self.options.sampler, self.options.config) // 2)
         times = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=values.device)
+        report = RepeatableProgress(progress, (0, 2 * steps))
+        evaluate, done = self._evaluator([], QueryBudget.from_chunk(chunk), report), count(1)
+
+        def velocity(y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Float[Tensor, "B N C"]:
+            slope = evaluate(y, t)
+            report(next(done), 2 * steps)
+            return slope
+
         with torch.no_grad():
             return solver.integrate(
                 sampler,
                 sampler.Config(steps=steps),
-                self._evaluator([], QueryBudget.from_chunk(chunk)),
+                velocity,
                 values,
                 path=self.model.path,
                 times=times,
             )
 
-    def _context_values(self, budget: QueryBudget, progress: Progress | None) -> Float[Tensor, "B N C"]:
-        for done, _ in enumerate(() if self.values is not None else self._iter_steps(budget), start=1):
-            if progress is not None:
-                progress(done, self._num_steps(done))
+    def _context_values(self, budget: QueryBudget, report: RepeatableProgress) -> Float[Tensor, "B N C"]:
+        for done, _ in enumerate(() if self.values is not None else self._iter_steps(budget, report), start=1):
+            report(done, self._num_steps(done))
         assert self.values is not None
         return self.values
 
-    def _iter_steps(self, budget: QueryBudget) -> Iterator[tuple[solver.Step, list[ContextEvaluation]]]:
+    def _iter_steps(
+        self, budget: QueryBudget, report: RepeatableProgress
+    ) -> Iterator[tuple[solver.Step, list[ContextEvaluation]]]:
         """The solver steps of the context, each with its evaluations; sets `values` to the context's values at the end."""
         if self.steps is not None:
             for step, evaluations in self.steps:
@@ -195,7 +213,7 @@ class FlowField:
         walk = solver.iter_steps(
             sampler,
             self.options.config,
-            self._evaluator(evaluated, budget),
+            self._evaluator(evaluated, budget, report),
             y,
             path=self.model.path,
             noise=lambda index: self._increment(self.context, index),
@@ -209,17 +227,20 @@ class FlowField:
         self.values = y
 
     def _evaluator(
-        self, evaluated: list[ContextEvaluation], budget: QueryBudget
+        self, evaluated: list[ContextEvaluation], budget: QueryBudget, report: RepeatableProgress
     ) -> Callable[..., Float[Tensor, "B N C"]]:
-        """The velocity of the context as a function of (y, t), which appends each evaluation to `evaluated`."""
+        """The velocity of the context as a function of (y, t), which appends each evaluation to `evaluated`; `report` repeats
+        the progress before each of its parts."""
         context = budget.intern_queries(self.context)
 
         def velocity(y: Float[Tensor, "B N C"], t: Float64[Tensor, " B"]) -> Float[Tensor, "B N C"]:
+            report.repeat()
             evaluation = self._evaluate(y, t)
             evaluated.append(evaluation)
             slope = torch.empty_like(y)
 
             def decode(part: slice) -> None:
+                report.repeat()
                 slope[:, part] = self._velocity(self._query_chunk(context, part, budget), y[:, part], evaluation)
 
             budget.run_in_chunks(len(context), len(self.seeds), decode)

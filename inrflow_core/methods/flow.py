@@ -208,7 +208,7 @@ class FlowMatching(nn.Module, Method):
         The context is cached. At its positions the noise from inversion replaces the keyed noise, which continues elsewhere.
         """
         field = FlowField(self.velocity_model(), sets.queries, sets.seeds, sets.condition, options)
-        field.start = field.to_noise(sets.values)
+        field.start = field.to_noise(sets.values, progress=progress)
         return field.cache_context(progress)
 
     def _dropped(self, seeds: Int64[Tensor, " B"]) -> Bool[Tensor, " B"] | None:

@@ -33,10 +33,12 @@ def no_log(text: str) -> None:
 
 
 class RepeatableProgress:
-    """A callback that work after the last step calls again with the same numbers, so that whoever gets them can end it."""
+    """A callback that work within a step, or after the last one, calls again with the same numbers, so that whoever gets them
+    can end it."""
 
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress, self._last = progress, (1, 1)
+    def __init__(self, progress: Progress | None, first: tuple[int, int] = (1, 1)) -> None:
+        """`first` is what is repeated before the first report."""
+        self._progress, self._last = progress, first
 
     def __call__(self, done: int, total: int) -> None:
         """Report progress."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 from typing import Any
 from urllib.parse import parse_qsl
@@ -21,6 +22,7 @@ from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import selection as parameters
 from inrflow_core.viewer.functions import MOST_POINTS, Functions
 from inrflow_core.viewer.selection import Selection
+from inrflow_core.viewer.viewed_run import VIEWS, ViewedRun
 
 SIDE = 768
 """Pixels along the longer side of an image, or the largest side that the page evaluates."""
@@ -51,6 +53,8 @@ def html(functions: Functions, fragment: str, progress: Progress | None = None) 
         UsageError: a part of the fragment cannot be, or a run lacks what it names.
     """
     shared, view = parameters.parse(parse_qsl(fragment.removeprefix("#"), keep_blank_values=True), OWN)
+    if shared.image is None:
+        shared = replace(shared, image=functions.first_image)
     sections = [_section(functions, own, view, progress) for own in _panels(functions, shared, view)]
     head = "<p>Each panel shows one sample as a function, evaluated where the page looked.</p>"
     return page.self_contained("inrflow view", head, sections, f"Written by <code>inrflow view</code> {__version__}.")
@@ -68,12 +72,21 @@ def _panels(functions: Functions, shared: Selection, view: Mapping[str, Any]) ->
         own, _ = parameters.parse([(name, value) for name, value in names if value], {})
         if own.run >= len(functions.runs):
             raise UsageError(f"there is no run {own.run}", hint=f"there are {len(functions.runs)}, numbered from 0")
-        inputs = functions.runs[own.run].describe()["inputs"]
-        words = {"text": shared.text or "", "sequence": "".join((shared.sequence or SEQUENCE).split())}
-        conditions = {name: words[name] if name in inputs else None for name in words}
-        fields = {**vars(shared), **conditions, "run": own.run, "step": own.step, "ema": own.ema}
-        selections.append(Selection(**fields))
+        which = {"run": own.run, "step": own.step, "ema": own.ema}
+        selections.append(_of_run(functions.runs[own.run], replace(shared, **which)))
     return selections
+
+
+def _of_run(run: ViewedRun, shared: Selection) -> Selection:
+    """The part of what the page shares that a run has, as `page/api.js` selects it."""
+    use, image = run.image_use, shared.image or None
+    own = replace(shared, image=image if use else None, camera=shared.camera if image and use else None)
+    if own.image and use == "encode":
+        camera = own.camera if VIEWS[run.preset.domain.name] == "scene" else None
+        return Selection(own.run, own.step, own.ema, label=own.label, steps=own.steps, image=own.image, camera=camera)
+    inputs = run.describe()["inputs"]
+    words = {"text": own.text or "", "sequence": "".join((own.sequence or SEQUENCE).split())}
+    return replace(own, **{name: words[name] if name in inputs else None for name in words})
 
 
 def _section(functions: Functions, own: Selection, view: Mapping[str, Any], progress: Progress | None) -> str:

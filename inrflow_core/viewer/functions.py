@@ -7,6 +7,7 @@ thread alone.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +18,29 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from PIL import Image
 
 from inrflow_core import models
 from inrflow_core.conditioners._contract import conditioner_of_option, conditioner_part
+from inrflow_core.domains._contract import InputExample
 from inrflow_core.errors import Diverged, UsageError
-from inrflow_core.fields import Clip, Field, Orbit, Size, Window
+from inrflow_core.fields import Camera, Clip, Field, Orbit, Size, Window
+from inrflow_core.geometry.cameras import DEFAULT_FOV, DISTANCE
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Progress
 from inrflow_core.runtime.query_budget import CHUNK
-from inrflow_core.sampling import condition_inputs, provenance, sample, support_cameras, write_samples
+from inrflow_core.sample_files import writer
+from inrflow_core.sampling import condition_inputs, invert, provenance, sample, support_cameras, write_samples
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.options import options_for_labels
 from inrflow_core.sampling.request import SampleRequest, SizeOptions, choose_size
 from inrflow_core.sets import Condition
+from inrflow_core.storage import plain_file
+from inrflow_core.viewer import dropped_images
 from inrflow_core.viewer.byte_cache import ByteCache
+from inrflow_core.viewer.dropped_images import DroppedImages, enlarged
 from inrflow_core.viewer.selection import Selection
 from inrflow_core.viewer.viewed_run import INPUTS, VIEW_NOUNS, VIEWS, ViewedRun, formats_of
+from inrflow_core.visualization import image_io
 
 MOST_LEVELS = 14
 """Levels of the deep zoom below the one whose single tile is the whole image: beyond, float32 coordinates of neighboring pixels
@@ -48,6 +55,8 @@ SUFFIXES = {"mesh": ".glb", "scene": ".png", "clip": ".npz"}
 """Suffixes of files that hold what a view shows: they decide what a size means."""
 DEFAULT_MEMORY = 1 << 30
 """Bytes of recorded fields, and as many of loaded models."""
+FIRST_VIEW = (0.0, 0.0, DISTANCE, DEFAULT_FOV)
+"""The camera of an image that a cloud is sampled under, as in `inrflow sample --image`."""
 MAX_SIDE = 4096
 """Default of the largest side of an image that is evaluated in one request."""
 
@@ -67,6 +76,10 @@ class Recorded:
     """That of a text or a sequence; empty without."""
     origin: Mapping[str, str]
     """What the provenance of its files names beside the options."""
+    example: InputExample | None = None
+    """What was encoded; None of a new sample."""
+    error: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The error of what was encoded at the training's positions, by the names of `upsample.ERRORS`."""
 
 
 class Functions:
@@ -82,8 +95,23 @@ class Functions:
     ) -> None:
         self.runs, self.device, self.max_side = list(runs), device, max_side
         self.fields: ByteCache[Recorded] = ByteCache(memory, lambda recorded: recorded.field.size())
+        self.images = DroppedImages(max_side)
+        self.first_image: str | None = None
+        """The input image of a page whose address names none."""
         self._encoder: tuple[tuple[Path, str], Callable[[Any], Condition]] | None = None
         self._models: ByteCache[tuple[Model, Path]] = ByteCache(memory, lambda loaded: _model_bytes(loaded[0]))
+
+    def add_first_image(self, path: Path) -> None:
+        """Make an image file the input of pages whose address names none.
+
+        Raises:
+            MissingError: there is no such file.
+            UsageError: it cannot be read, or no run takes an image.
+        """
+        if not any(run.image_use for run in self.runs):
+            raise UsageError("`--image`: no run on the page takes an image", hint="leave it out, or name another run")
+        content = plain_file.read_plain_file(path, dropped_images.MOST_BYTES, hint=image_io.HINT)
+        self.first_image = self.images.add(content).name
 
     def record(self, selection: Selection, progress: Progress | None = None) -> Recorded:
         """The recorded function of a selection.
@@ -96,6 +124,13 @@ class Functions:
         if recorded is not None:
             return recorded
         model, weights = self._model(selection)
+        encodes = selection.image is not None and self.runs[selection.run].image_use == "encode"
+        recorded = (self._encode if encodes else self._sample)(model, weights, selection, progress)
+        self.fields.add(selection, recorded)
+        return recorded
+
+    def _sample(self, model: Model, weights: Path, selection: Selection, progress: Progress | None) -> Recorded:
+        """A new sample, recorded."""
         labels = resolve_labels(model, [selection.seed], selection.label)
         method_settings = {} if selection.guidance is None else {"guidance": selection.guidance}
         options = options_for_labels(
@@ -103,11 +138,32 @@ class Functions:
         )
         condition, origin = self._condition(model, weights, selection)
         started = time.perf_counter()
-        field = sample.sample_fields(model, [selection.seed], labels, options, condition).cache_context(progress)
+        function = sample.sample_fields(model, [selection.seed], labels, options, condition).cache_context(progress)
         origin = {**support_cameras.provenance(model), **origin}
-        recorded = Recorded(model, weights, field, options, labels, time.perf_counter() - started, condition, origin)
-        self.fields.add(selection, recorded)
-        return recorded
+        return Recorded(model, weights, function, options, labels, time.perf_counter() - started, condition, origin)
+
+    def _encode(self, model: Model, weights: Path, selection: Selection, progress: Progress | None) -> Recorded:
+        """The function that reproduces an image, recorded: as `inrflow upsample FILE` finds it."""
+        others = [name for name in ("guidance", "sampler", *INPUTS) if getattr(selection, name) is not None]
+        others += ["seed"] if selection.seed else []
+        if others:
+            raise UsageError(
+                f"`{others[0]}` does not apply to an image that the model encodes",
+                hint="leave it out, or remove the image",
+            )
+        label = (
+            selection.label if selection.label is None else (resolve_labels(model, [0], selection.label) or [None])[0]
+        )
+        started = time.perf_counter()
+        with self.images.file(str(selection.image)) as path:
+            example = invert.read_input(model, path, selection.camera)
+        function = invert.invert(model, example, label=label, steps=selection.steps, progress=progress)
+        function = function.cache_context(progress)
+        seconds = time.perf_counter() - started
+        error = invert.reconstruction_error(model, example, function)
+        origin = {"given": str(selection.image)}
+        labels = None if label is None else [label]
+        return Recorded(model, weights, function, function.options, labels, seconds, {}, origin, example, error)
 
     def image(
         self, selection: Selection, size: int | None, window: Window, progress: Progress | None = None
@@ -122,15 +178,19 @@ class Functions:
     def interpolated(
         self, selection: Selection, size: int, window: Window, kind: str, progress: Progress | None = None
     ) -> UInt8[np.ndarray, "H W C"]:
-        """The same window of the training grid's pixels, enlarged by `bicubic` interpolation, or as they are (`pixels`)."""
-        pixels = self.image(selection, None, None, progress)
+        """The same window of the training grid's pixels, enlarged by `bicubic` interpolation, or as they are (`pixels`); of an
+        image that was encoded those that the model read. `truth` is that image at its own resolution."""
         self._check_side(size)
-        top, left, bottom, right = window or (0.0, 0.0, 1.0, 1.0)
-        rows, columns = pixels.shape[:2]
-        box = (left * columns, top * rows, right * columns, bottom * rows)
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        method = Image.Resampling.BICUBIC if kind == "bicubic" else Image.Resampling.NEAREST
-        return np.asarray(image.resize((size, size), method, box=box)).reshape(size, size, -1)
+        if kind == "truth":
+            if selection.image is None:
+                raise UsageError("there is no image beside the sample", hint="drop one on the page")
+            pixels = self.images.get(selection.image).square
+        else:
+            recorded = self.record(selection, progress)
+            encoded = None if recorded.example is None else recorded.example.values
+            pixels = self.image(selection, None, None, progress) if encoded is None else encoded
+            _check_view(recorded.model, "image")
+        return enlarged(pixels, size, window or (0.0, 0.0, 1.0, 1.0), is_sharp=kind != "bicubic")
 
     def points(
         self, selection: Selection, first: int, num: int, progress: Progress | None = None
@@ -186,17 +246,37 @@ class Functions:
         if window is not None and VIEWS[model.domain.NAME] != "image":
             raise UsageError(f"a window of {model.domain.NOUN}", hint="leave `window` out: it is a part of an image")
         size = self._size(model, sizes, suffix)
+        with tempfile.TemporaryDirectory(prefix="inrflow-view-") as folder:
+            out = Path(folder) / f"sample{suffix}"
+            write_samples.check_frame_rate(model, size, out)
+            write = self._write_sample if recorded.example is None else self._write_encoded
+            write(selection, recorded, out, size, window, progress)
+            return out.read_bytes()
+
+    def _write_sample(
+        self, selection: Selection, recorded: Recorded, out: Path, size: Size, window: Window, progress: Progress | None
+    ) -> None:
+        """The file of `inrflow sample`."""
+        model = recorded.model
         request = SampleRequest([selection.seed], recorded.labels, size, window, condition=recorded.condition)
         origin = provenance.provenance(model, recorded.weights, request, recorded.options)
         reporter = SILENT
         if progress is not None:
             reporter = replace(SILENT, progress=lambda title, unit, total=None: contextlib.nullcontext(progress))
         source = write_samples.SampleSource(model, request, recorded.options, reporter=reporter)
-        with tempfile.TemporaryDirectory(prefix="inrflow-view-") as folder:
-            out = Path(folder) / f"sample{suffix}"
-            write_samples.check_frame_rate(model, size, out)
-            (file,) = write_samples.write_samples(source, out, {**origin, **recorded.origin}, field=recorded.field)
-            return file.read_bytes()
+        write_samples.write_samples(source, out, {**origin, **recorded.origin}, field=recorded.field)
+
+    def _write_encoded(
+        self, selection: Selection, recorded: Recorded, out: Path, size: Size, window: Window, progress: Progress | None
+    ) -> None:
+        """The file of `inrflow upsample FILE`."""
+        model, function = recorded.model, recorded.field
+        values = sample.evaluate(model, function, size, window, progress=progress)
+        label = None if recorded.labels is None else recorded.labels[0]
+        with self.images.file(str(selection.image)) as path:
+            origin = invert.provenance(model, recorded.weights, path, function, size, window, label=label)
+        beside = write_samples.beside_samples(model, size, function.condition, out)
+        writer.write(out, values, model.domain.NAME, origin=origin, **beside)
 
     def _model(self, selection: Selection) -> tuple[Model, Path]:
         if selection.run >= len(self.runs):
@@ -212,21 +292,31 @@ class Functions:
         return loaded
 
     def _condition(self, model: Model, weights: Path, selection: Selection) -> tuple[Condition, Mapping[str, str]]:
-        """The condition of a text or a sequence, of one row, and its provenance; both empty without."""
-        inputs = {name: getattr(selection, name) for name in INPUTS if getattr(selection, name) is not None}
+        """The condition of a text, a sequence or an image, of one row, and its provenance; both empty without."""
+        names = (*INPUTS, "image")
+        inputs = {name: getattr(selection, name) for name in names if getattr(selection, name) is not None}
         if len(inputs) > 1:
             raise UsageError(
                 f"{' and '.join(f'`{name}`' for name in inputs)} exclude each other", hint="give one of them"
             )
         if not inputs:
+            if self.runs[selection.run].image_use == "condition":
+                raise UsageError(f"`{model.preset.name}` samples under an image", hint="drop one on the page")
             return {}, {}
         name = str(conditioner_of_option(f"--{next(iter(inputs))}"))
         part = conditioner_part(name)
-        options = {**dict.fromkeys(("text", "texts", "sequence", "fasta")), **inputs}
-        value = part.input_from_options(options)
-        if self._encoder is None or self._encoder[0] != (weights, name):  # loading it may take seconds
-            self._encoder = (weights, name), condition_inputs.make_encoder(model, name, None, self.device)
-        return self._encoder[1](value), part.provenance(options)
+        options: dict[str, Any] = {**dict.fromkeys(("text", "texts", "sequence", "fasta")), **inputs}
+        with contextlib.ExitStack() as stack:
+            if selection.image is not None:
+                options["image"] = stack.enter_context(self.images.file(selection.image))
+                camera = selection.camera or Camera()
+                options["camera"] = tuple(
+                    usual if number is None else number for number, usual in zip(camera, FIRST_VIEW, strict=True)
+                )
+            value = part.input_from_options(options)
+            if self._encoder is None or self._encoder[0] != (weights, name):  # loading it may take seconds
+                self._encoder = (weights, name), condition_inputs.make_encoder(model, name, None, self.device)
+            return self._encoder[1](value), part.provenance(options)
 
     def _size(self, model: Model, sizes: SizeOptions, suffix: str) -> Size:
         """The size of a file; raises UsageError for one that the page does not take."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from inrflow_core.config.training import LAST_SEED
 from inrflow_core.errors import UsageError, did_you_mean
+from inrflow_core.fields import Camera
 
 MOST_STEPS = 1000
 """Solver steps of one sample, at most: the papers' presets have 500."""
@@ -41,6 +42,10 @@ class Selection:
     """What the sample is described by, of a run that is conditioned on texts."""
     sequence: str | None = None
     """The amino acids of a protein."""
+    image: str | None = None
+    """The name of an image that was dropped on the page: what the run is conditioned on, or what it encodes."""
+    camera: Camera | None = None
+    """The camera that took that image."""
 
 
 Parser = Callable[[str, str], Any]
@@ -120,6 +125,19 @@ def parse_window(name: str, text: str) -> tuple[float, float, float, float]:
     raise UsageError(f"`{name}={_short(text)}`", hint="give top, left, bottom and right, from 0 to 1")
 
 
+def parse_camera(name: str, text: str) -> Camera:
+    """A camera from azimuth, elevation, distance and field of view, of which the last ones may be left out."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if 1 <= len(numbers) <= 4 and all(map(math.isfinite, numbers)):
+        return Camera(*numbers)
+    raise UsageError(
+        f"`{name}={_short(text)}`", hint="give azimuth, elevation, distance and field of view, as in `30,20,3.5,40`"
+    )
+
+
 SELECTION: Mapping[str, Parser] = {
     "run": whole(0, 10_000),
     "step": whole(0, 2**53),
@@ -131,6 +149,8 @@ SELECTION: Mapping[str, Parser] = {
     "steps": whole(1, MOST_STEPS),
     "text": word(1000),
     "sequence": word(MOST_RESIDUES),
+    "image": word(64),
+    "camera": parse_camera,
 }
 """The parameters of `Selection`."""
 

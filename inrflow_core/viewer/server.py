@@ -21,7 +21,7 @@ import numpy as np
 import uvicorn
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -30,8 +30,9 @@ from inrflow_core import __version__
 from inrflow_core.errors import Exit, InrflowError, UsageError
 from inrflow_core.fields import Camera
 from inrflow_core.runtime.progress import Progress
+from inrflow_core.sampling import upsample
 from inrflow_core.sampling.request import SizeOptions
-from inrflow_core.viewer import frozen
+from inrflow_core.viewer import dropped_images, frozen
 from inrflow_core.viewer import selection as parameters
 from inrflow_core.viewer.functions import MOST_LEVELS, MOST_POINTS, Functions, tile_window
 from inrflow_core.viewer.guard import Guard
@@ -67,6 +68,7 @@ class Page:
         routes = [
             Route("/", self.index),
             *(Route(f"/api/{name}", self._endpoint(name)) for name in ROUTES),
+            Route("/api/image", self.drop, methods=["POST"]),
             Mount("/page", StaticFiles(directory=PAGE)),
         ]
 
@@ -93,6 +95,8 @@ class Page:
             "most_points": MOST_POINTS,
             "max_side": functions.max_side,
             "most_steps": parameters.MOST_STEPS,
+            "image": functions.first_image,
+            "most_bytes": dropped_images.MOST_BYTES,
         }
         return lambda progress: JSONResponse(body)
 
@@ -109,6 +113,7 @@ class Page:
                 "label": label,
                 "class": str(names[label]) if label is not None and 0 <= label < len(names) else None,
                 "options": recorded.options.provenance(None),
+                "error": [upsample.ERRORS[name].format(value) for name, value in recorded.error.items()],
                 "bytes": recorded.field.size(),
                 "is_cached": is_cached,
                 "milliseconds": round(1000 * recorded.seconds, 1),
@@ -123,7 +128,7 @@ class Page:
             "level": parameters.whole(0, MOST_LEVELS),
             **{name: parameters.whole(0, 2**MOST_LEVELS) for name in ("row", "column")},
             "size": parameters.whole(1, self.functions.max_side),
-            "kind": parameters.one_of("function", "bicubic", "pixels"),
+            "kind": parameters.one_of("function", "bicubic", "pixels", "truth"),
         }
         selection, values = _parse(request, own)
         window = tile_window(*parameters.required(values, "level", "row", "column"))
@@ -241,11 +246,26 @@ class Page:
                 answer = method(request)
                 return answer(_ignore) if name == "info" else await self._run(request, answer)
             except InrflowError as error:
-                status = 503 if isinstance(error, BusyError) else STATUS.get(error.code, 500)
-                hint = None if error.hint is None else self._page_words(error.hint)
-                return JSONResponse({"error": self._page_words(error.message), "hint": hint}, status)
+                return self._failed(error)
 
         return endpoint
+
+    async def drop(self, request: Request) -> Response:
+        """Take an image, the body of the request; the answer has the name by which the other addresses know it."""
+        try:
+            content = await _body(request)
+            dropped = await asyncio.to_thread(self.functions.images.add, content)  # it does not wait for samples
+            return JSONResponse({"image": dropped.name})
+        except ClientDisconnect:
+            return Response(status_code=LEFT)
+        except InrflowError as error:
+            return self._failed(error)
+
+    def _failed(self, error: InrflowError) -> Response:
+        """The answer of an error, as JSON in the words of the page."""
+        status = 503 if isinstance(error, BusyError) else STATUS.get(error.code, 500)
+        hint = None if error.hint is None else self._page_words(error.hint)
+        return JSONResponse({"error": self._page_words(error.message), "hint": hint}, status)
 
     def _page_words(self, text: str) -> str:
         """A message in the words of the page: its controls and runs by name, in place of options and of paths of this machine."""
@@ -330,6 +350,17 @@ def _size_options(values: dict[str, Any]) -> SizeOptions:
     """The size in the values of parameters."""
     sizes = {name: values[name] for name in SIZES if name in values and name not in CAMERA}
     return SizeOptions(**sizes, camera=Camera(*(values.get(name) for name in CAMERA)))
+
+
+async def _body(request: Request) -> bytes:
+    """The body of a request; raises UsageError as soon as it is larger than an image may be."""
+    declared = request.headers.get("content-length", "")
+    dropped_images.check_size(int(declared) if declared.isdecimal() and len(declared) < 20 else 0)
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        dropped_images.check_size(len(content))
+    return bytes(content)
 
 
 def _ignore(done: int, total: int) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from inrflow_core import models, registry
 from inrflow_core.config.preset import Preset
-from inrflow_core.domains._contract import domain_class
+from inrflow_core.domains._contract import HasCameras, domain_class
 from inrflow_core.errors import UsageError
 from inrflow_core.runs import run
 from inrflow_core.runs.checkpoint_manifest import is_checkpoint, read_manifest
@@ -24,7 +24,9 @@ VIEWS: Mapping[str, str] = {
 VIEW_NOUNS: Mapping[str, str] = {view: f"{'an' if view == 'image' else 'a'} {view}" for view in VIEWS.values()}
 """Each with its article."""
 INPUTS = ("text", "sequence")
-"""What the page takes as a condition, by the options of `inrflow sample`."""
+"""What the page takes as a condition beside an image, by the options of `inrflow sample`."""
+ImageUse = Literal["condition", "encode"]
+"""What a run does with an image: it samples under it, or finds the function that reproduces it."""
 MOST_NAMED = 2000
 """Classes whose names the page lists."""
 
@@ -58,6 +60,18 @@ class ViewedRun:
         """Frames per second of the training clips; None if they are not known."""
         normalization = self.info.get("normalization")
         return schema.frame_rate(normalization) if isinstance(normalization, Mapping) else None
+
+    @property
+    def image_use(self) -> ImageUse | None:
+        """What it does with an image; None if it takes none."""
+        part, domain = self.preset.condition, self.preset.domain
+        if part is not None and "--image" in part.module.OPTIONS:
+            return "condition"
+        if part is not None and part.module.GIVEN_AS and not getattr(self.preset.method.module, "ENCODES", False):
+            return None
+        kind = domain.module.Domain(domain.config)
+        reads = kind.accepts(Path("image.png")) and not (isinstance(kind, HasCameras) and not kind.reads_views)
+        return "encode" if reads else None
 
     def weights(self, step: int | None, ema: float | None) -> Path:
         """The weights file of a checkpoint, by default the newest when the page was opened, checked against its digest.
@@ -97,6 +111,7 @@ class ViewedRun:
             "resolution": getattr(config, "resolution", None),
             "points": getattr(config, "num_points", None),
             "suffixes": list(formats_of(domain_class(self.preset.domain.name))),
+            "image": self.image_use,
             "inputs": [name for name in INPUTS if part is not None and f"--{name}" in part.module.OPTIONS],
             "frames": getattr(config, "frames", None),
             "rate": self.frame_rate,
@@ -108,7 +123,7 @@ def open_runs(sources: Sequence[Path]) -> list[ViewedRun]:
     """The runs that a page shows side by side.
 
     Raises:
-        UsageError: the page does not show samples of a run's domain, or the run needs an image, a sequence or a text.
+        UsageError: the page does not show samples of a run's domain, or the run needs an input that the page does not take.
         MissingError, IntegrityError: a run does not exist or cannot be read.
     """
     return [_open(source) for source in sources]
@@ -150,7 +165,8 @@ def _check(source: Path, preset: Preset) -> None:
             hint=f"it shows {shown}; `inrflow sample --run {source} OUT` writes files",
         )
     part = preset.condition
-    if part is not None and part.module.GIVEN_AS and not {f"--{name}" for name in INPUTS} & set(part.module.OPTIONS):
+    options = {f"--{name}" for name in (*INPUTS, "image")}
+    if part is not None and part.module.GIVEN_AS and not options & set(part.module.OPTIONS):
         raise UsageError(
             f"`{source}` is conditioned on {part.module.NOUN}, which the page does not take",
             hint=f"sample it with `inrflow sample --run {source} OUT`, adding {part.module.OPTION_HINT}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
+from PIL import Image
 
 from inrflow_core.viewer import guard, server, viewed_run
 from inrflow_core.viewer.functions import Functions
@@ -110,6 +112,48 @@ def test_the_page_draws_follows_its_controls_and_stays_on_this_machine(page: Any
     assert page.problems == []
     outside = [address for address in page.addresses if not address.startswith((url, "blob:", "data:"))]
     assert outside == []
+
+
+DROP = """([bytes, name]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+  for (const kind of ["dragover", "drop"]) {
+    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+  }
+}"""
+
+
+def test_a_dropped_image_becomes_the_function_beside_the_truth(page: Any, url: str):
+    page.goto(f"{url}#seed=4&panels=0&steps=3")
+    first = ".panel:nth-child(1)"
+    wait(lambda: "tile in" in page.inner_text(f"{first} .time") and page.is_visible("#about-input"))
+    file = io.BytesIO()
+    Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3)).save(file, "PNG")
+    page.evaluate(DROP, [list(file.getvalue()), "a.png"])
+    names = lambda: page.locator(f"{first} .view .name").all_inner_texts()  # noqa: E731
+    wait(lambda: names() == ["function", "bicubic enlargement", "input image"])
+    wait(
+        lambda: (
+            "reconstructed to" in page.inner_text(f"{first} .what") and "tile in" in page.inner_text(f"{first} .time")
+        )
+    )
+    assert "image=" in page.evaluate("location.hash") and page.is_visible("#thumbnail") and page.is_disabled("#seed")
+    wait(lambda: any("kind=truth&level=0" in address for address in page.addresses))
+    encoded = [at for at in page.addresses if "/api/tile" in at and "image=" in at and "kind=function" in at]
+    assert encoded and not any("seed=" in at or "sampler=" in at for at in encoded)
+
+    page.evaluate(DROP, [[1, 2, 3], "b.png"])
+    wait(lambda: "cannot be read as an image" in page.inner_text("#message"))
+    assert len(names()) == 3, "what is shown stays"
+    page.set_input_files("#file", {"name": "c.png", "mimeType": "image/png", "buffer": file.getvalue()})
+    wait(lambda: not page.inner_text("#message"))
+    page.click("#remove-input")
+    wait(lambda: names() == [] and "seed" not in page.inner_text("#message") and page.is_enabled("#seed"))
+    assert "image=" not in page.evaluate("location.hash")
+    page.select_option(f"{first} .run", "1")
+    page.evaluate(DROP, [list(file.getvalue()), "a.png"])
+    wait(lambda: page.inner_text("#message") == "no run on the page takes an image")
+    assert page.is_hidden("#input-controls") and page.problems == []
 
 
 def test_the_address_says_which_panels_are_closed(page: Any, url: str):

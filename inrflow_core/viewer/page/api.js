@@ -1,10 +1,24 @@
 // The server's addresses: each is a function (a run with its weights, a seed, a sampler) and where it is evaluated.
 
+/** Whether a run shows the function that it encodes the input image as, and no new sample. */
+export function encodes(state, run) {
+  return Boolean(state.image) && run.image === "encode";
+}
+
 /** The parameters of the function that a panel shows; what is empty is the preset's. */
-export function functionOf(state, panel, changes = {}) {
+export function functionOf(state, panel, run, changes = {}) {
   const { seed, label, guidance, sampler, steps } = state;
-  const all = { run: panel.run, step: panel.step, ema: panel.ema, seed, label, guidance, sampler, steps, ...changes };
+  const own = { run: panel.run, step: panel.step, ema: panel.ema, label, steps };
+  if (!encodes(state, run)) Object.assign(own, { seed, guidance, sampler });
+  if (run.image) own.image = state.image;
+  if (own.image && takesCamera(run)) own.camera = state.camera;
+  const all = { ...own, ...changes };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== "" && value !== null && value !== undefined));
+}
+
+/** Whether what a run does with an image depends on the camera that took it. */
+export function takesCamera(run) {
+  return run.image === "condition" || (run.image === "encode" && run.view === "scene");
 }
 
 /** An address of the server, relative to the page, which has the token. */
@@ -14,7 +28,15 @@ export function address(name, parameters) {
 
 /** An answer; raises an Error with the server's own words. */
 export async function request(name, parameters, signal) {
-  const response = await fetch(address(name, parameters), { signal });
+  return answered(await fetch(address(name, parameters), { signal }));
+}
+
+/** The answer to a file that is sent; raises as `request`. */
+export async function send(name, file) {
+  return answered(await fetch(address(name, {}), { method: "POST", body: file }));
+}
+
+async function answered(response) {
   if (response.ok) return response;
   const text = await response.text();
   let words = `the server answered ${response.status}`;

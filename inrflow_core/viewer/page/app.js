@@ -1,6 +1,6 @@
 // The page: its controls, its panels, and the address that holds what is shown.
 
-import { request, save } from "./api.js";
+import { address, encodes, request, save, send, takesCamera } from "./api.js";
 import { Panel, SEQUENCE } from "./panel.js";
 import { MOST_PANELS, fromFragment, pointsAt, positionOf, toFragment } from "./state.js";
 
@@ -98,7 +98,7 @@ class Page {
       if (/^\d{1,19}$/.test(text)) set("seed", String(BigInt(text)));
       else this.fillControls();
     });
-    for (const name of ["label", "sampler", "steps", "guidance", "text", "sequence", "tint", "compare"]) {
+    for (const name of ["label", "sampler", "steps", "guidance", "text", "sequence", "tint", "compare", "camera"]) {
       find(name).addEventListener("change", adopt);
     }
     for (const name of ["grid", "strip"]) find(name).addEventListener("change", (event) => set(name, event.target.checked));
@@ -111,7 +111,44 @@ class Page {
     find("home").addEventListener("click", () => { for (const view of this.panels.flatMap((panel) => panel.views)) view.home(); });
     find("share").addEventListener("click", () => this.share());
     find("freeze").addEventListener("click", () => this.freeze());
+    this.connectInput();
     find("controls").addEventListener("submit", (event) => event.preventDefault());
+  }
+
+  /** An image that is dropped, pasted or chosen becomes the input. */
+  connectInput() {
+    find("file").addEventListener("change", ({ target }) => { this.take(target.files[0]); target.value = ""; });
+    find("remove-input").addEventListener("click", () => { this.state.image = ""; this.change(); });
+    window.addEventListener("paste", (event) => {
+      const [file] = event.clipboardData.files;
+      if (file) this.take(file);
+    });
+    const has = (event) => event.dataTransfer?.types.includes("Files");
+    const mark = (isOver) => document.body.classList.toggle("dropping", isOver);
+    window.addEventListener("dragover", (event) => { if (has(event)) { event.preventDefault(); mark(true); } });
+    window.addEventListener("dragleave", (event) => { if (!event.relatedTarget) mark(false); });
+    window.addEventListener("drop", (event) => {
+      if (!has(event)) return;
+      event.preventDefault();
+      mark(false);
+      this.take(event.dataTransfer.files[0]);
+    });
+  }
+
+  /** Send a file to the server, and show what the runs do with it. */
+  async take(file) {
+    if (!file) return;
+    const { most_bytes: most } = this.info;
+    try {
+      if (!this.panels.some((panel) => panel.run.image)) throw new Error("no run on the page takes an image");
+      if (file.size > most) throw new Error(`${file.name}: at most ${most / 2 ** 20} MiB`);
+      say(`reading ${file.name} ...`);
+      this.state.image = (await (await send("image", file)).json()).image;
+      say("");
+      this.change();
+    } catch (error) {
+      say(error.message, true);
+    }
   }
 
   async share() {
@@ -144,6 +181,7 @@ class Page {
     const runs = this.panels.map((panel) => panel.run);
     find("seed").value = state.seed;
     this.fillClasses(runs);
+    this.fillInput(runs);
     const samplers = [...new Set(runs.flatMap((run) => run.samplers))];
     const usual = [...new Set(runs.map((run) => run.sampler).filter(Boolean))].join(", ");
     fill("sampler", [new Option(usual ? `preset's (${usual})` : "preset's", ""), ...samplers.map((name) => new Option(name, name))], state.sampler, samplers.length);
@@ -173,6 +211,24 @@ class Page {
     find("grid").checked = state.grid;
     find("points").value = positionOf(state.points);
     find("dot").value = state.dot;
+  }
+
+  /** The input image, and which controls it leaves without effect. */
+  fillInput(runs) {
+    const { image, camera } = this.state;
+    find("input-controls").hidden = !runs.some((run) => run.image);
+    const uses = new Set(runs.map((run) => run.image));
+    const words = [];
+    if (uses.has("encode")) words.push("the function of it is shown in place of a sample");
+    if (uses.has("condition")) words.push("clouds are sampled under it");
+    find("about-input").textContent = image ? "" : `Drop or paste an image: ${words.join("; ")}.`;
+    find("thumbnail").hidden = find("remove-input").hidden = !image;
+    const source = address("tile", { image, kind: "truth", level: 0, row: 0, column: 0, size: 96 });
+    if (image && find("thumbnail").getAttribute("src") !== source) find("thumbnail").src = source;
+    find("camera").value = camera;
+    show("camera", image && runs.some(takesCamera));
+    const isSampled = runs.some((run) => !encodes(this.state, run));
+    for (const name of ["seed", "previous", "next", "random", "guidance", "sampler"]) find(name).disabled = !isSampled;
   }
 
   fillClasses(runs) {

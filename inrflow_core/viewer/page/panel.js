@@ -1,19 +1,20 @@
 // One run on the page: its weights, its view, its times, its downloads, and the strip of growing steps.
 
-import { duration, functionOf, milliseconds, request, save } from "./api.js";
+import { duration, encodes, functionOf, milliseconds, request, save } from "./api.js";
 import { ClipView } from "./clip_view.js";
 import { CloudView, tintAt } from "./cloud_view.js";
 import { ImageView } from "./image_view.js";
 import { MeshView } from "./mesh_view.js";
 import { ProteinView } from "./protein_view.js";
 import { SceneView } from "./scene_view.js";
+import { beside } from "./state.js";
 
 const STRIP = [1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 250, 500];
 const VIEWS = { cloud: CloudView, mesh: MeshView, scene: SceneView, clip: ClipView, structure: ProteinView };
 export const SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQ"; // of a protein, where the page does not say another
 const GRID = "64"; // of a mesh, where the page does not say another
 const UNITS = { image: "tile", cloud: "points", mesh: "mesh", scene: "view", clip: "clip", structure: "structure" };
-const NAMES = { function: "function", bicubic: "bicubic enlargement", pixels: "training pixels" };
+const NAMES = { function: "function", bicubic: "bicubic enlargement", pixels: "training pixels", truth: "input image" };
 
 export class Panel {
   /** `page` has the state, the runs and what to do where this panel changes them. */
@@ -42,8 +43,10 @@ export class Panel {
   show() {
     const { state } = this.page;
     this.fillWeights();
-    const kinds = this.run.view === "image" ? ["function", ...(state.compare === "none" ? [] : [state.compare])] : [this.run.view];
+    const kinds = this.viewKinds();
     if (kinds.join() !== this.kinds?.join()) this.makeViews(kinds);
+    this.part("close").hidden = state.panels.length < 2;
+    if (!kinds.length) return this.wait();
     const parameters = this.parameters();
     const key = JSON.stringify([parameters, kinds, this.size()]);
     if (key !== this.shown) {
@@ -59,8 +62,27 @@ export class Panel {
       view.setTint?.(state.tint);
       view.setRate?.(Number(state.rate) || this.run.rate || 8);
     }
-    this.part("close").hidden = state.panels.length < 2;
     this.showStrip();
+  }
+
+  /** What is shown side by side; nothing where the run waits for an image. */
+  viewKinds() {
+    const { state } = this.page;
+    if (this.run.image === "condition" && !state.image) return [];
+    return this.run.view === "image" ? ["function", ...beside(state.compare, this.isEncoded)] : [this.run.view];
+  }
+
+  /** Whether it shows the function of the input image. */
+  get isEncoded() { return encodes(this.page.state, this.run); }
+
+  /** Say that the run needs an image. */
+  wait() {
+    this.recording?.abort();
+    this.shown = null;
+    this.part("foot").classList.remove("bad");
+    this.part("what").textContent = "drop an image on the page";
+    this.part("time").textContent = "";
+    this.part("steps").hidden = true;
   }
 
   /** The parameters of the function that is shown. */
@@ -68,7 +90,7 @@ export class Panel {
     const { text, sequence } = this.page.state;
     const inputs = { text, sequence: sequence.replace(/\s/g, "") || SEQUENCE }; // an empty text is a condition too
     const own = Object.fromEntries(this.run.inputs.map((name) => [name, inputs[name]]));
-    return { ...functionOf(this.page.state, this.own, changes), ...own };
+    return { ...functionOf(this.page.state, this.own, this.run, changes), ...(this.isEncoded ? {} : own) };
   }
 
   /** The size of what is shown, of a mesh, a scene or a clip. */
@@ -162,6 +184,7 @@ export class Panel {
       const words = [answer.class ?? (answer.label === null ? null : answer.label < 0 ? "no class" : `class ${answer.label}`)];
       if (options.sampler) words.push(options.sampler.split(" ")[0].replaceAll("_", "-"));
       if (options.guidance && Number(options.guidance) !== 1) words.push(`guidance ${options.guidance}`);
+      for (const error of answer.error) words.push(`reconstructed to ${error}`);
       this.part("what").textContent = words.filter(Boolean).join(", ");
       this.time("record", answer.milliseconds);
     } catch (error) {
@@ -212,7 +235,7 @@ export class Panel {
     const parameters = this.fileParameters();
     button.disabled = true;
     try {
-      await save(await request("file", parameters), `${this.run.name}-seed-${parameters.seed}.${parameters.suffix}`);
+      await save(await request("file", parameters), `${this.run.name}-${this.isEncoded ? parameters.image : `seed-${parameters.seed}`}.${parameters.suffix}`);
     } catch (error) {
       this.fail(error);
     } finally {
@@ -224,7 +247,7 @@ export class Panel {
   showStrip() {
     const { state, info } = this.page;
     const strip = this.part("steps");
-    strip.hidden = !state.strip || !this.run.takes_steps || !["image", "cloud"].includes(this.run.view);
+    strip.hidden = !state.strip || !this.run.takes_steps || !["image", "cloud"].includes(this.run.view) || this.isEncoded;
     const parameters = this.parameters({ steps: "" });
     const key = JSON.stringify(parameters);
     const usual = this.run.steps;

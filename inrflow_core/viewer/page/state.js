@@ -6,7 +6,7 @@ const STEPS_OF_SLIDER = 90;
 
 /** What is not in the fragment: seed 0 of the first run by its preset. */
 export const DEFAULTS = {
-  seed: "0", label: "", guidance: "", sampler: "", steps: "", text: "", sequence: "", tint: "spectrum", "grid-side": "", "view-side": "", "clip-side": "", frames: "", rate: "", points: 2048, dot: 55, compare: "none",
+  seed: "0", label: "", guidance: "", sampler: "", steps: "", text: "", sequence: "", tint: "spectrum", "grid-side": "", "view-side": "", "clip-side": "", frames: "", rate: "", image: "", camera: "", points: 2048, dot: 55, compare: "auto",
   grid: false, strip: false, panels: [{ run: 0, step: "", ema: "" }], zoom: null, pose: null,
 };
 
@@ -15,13 +15,21 @@ export const MOST_PANELS = 16;
 
 const NUMBERS = ["points", "dot"];
 const FLAGS = ["grid", "strip"];
-const TEXTS = ["seed", "label", "guidance", "sampler", "steps", "text", "sequence", "tint", "compare", "grid-side", "view-side", "clip-side", "frames", "rate"];
+const TEXTS = ["seed", "label", "guidance", "sampler", "steps", "text", "sequence", "tint", "compare", "grid-side", "view-side", "clip-side", "frames", "rate", "image", "camera"];
+
+/** What `compare` shows beside an image: of an input image that is encoded the truth, unless it says otherwise. */
+export function beside(compare, isEncoded) {
+  const kinds = { bicubic: ["bicubic"], pixels: ["pixels"], truth: ["truth"], both: ["bicubic", "truth"] };
+  const shown = kinds[compare === "auto" && isEncoded ? "both" : compare] ?? [];
+  return isEncoded ? shown : shown.filter((kind) => kind !== "truth");
+}
 
 /** The fragment of a state: only what differs from the defaults, which are all runs side by side. */
 export function toFragment(state, info) {
   const parts = new URLSearchParams();
   const written = { ...state, sequence: state.sequence.replace(/\s/g, "") };
-  for (const name of [...TEXTS, ...NUMBERS]) if (written[name] !== DEFAULTS[name]) parts.set(name, written[name]);
+  const usual = { ...DEFAULTS, image: info.image ?? "" };
+  for (const name of [...TEXTS, ...NUMBERS]) if (written[name] !== usual[name]) parts.set(name, written[name]);
   for (const name of FLAGS) if (state[name]) parts.set(name, "1");
   const panels = state.panels.map(({ run, step, ema }) => [run, step, ema].join(",").replace(/,+$/, "")).join(";");
   if (panels !== info.runs.map((_, run) => run).join(";")) parts.set("panels", panels);
@@ -33,7 +41,7 @@ export function toFragment(state, info) {
 /** The state of a fragment; what cannot be is left at its default. */
 export function fromFragment(fragment, info) {
   const parts = new URLSearchParams(fragment.replace(/^#/, ""));
-  const state = structuredClone(DEFAULTS);
+  const state = { ...structuredClone(DEFAULTS), image: info.image ?? "" };
   for (const name of TEXTS) if (parts.has(name)) state[name] = parts.get(name);
   for (const name of NUMBERS) if (Number(parts.get(name)) > 0) state[name] = Number(parts.get(name));
   for (const name of FLAGS) state[name] = parts.get(name) === "1";
