@@ -20,8 +20,8 @@ from inrflow_cli import console
 from inrflow_core.errors import Exit, InrflowError, Interrupted, MissingError, OutOfMemory, UsageError, did_you_mean
 from inrflow_core.runtime.progress import first_line
 
-COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "view", "runs", "presets", "doctor")
-"""In the order of a user's work; each is the file of that name in `commands/`."""
+COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "view", "runs", "presets", "weights", "doctor")
+"""In the order of a user's work; each is the file of that name in `commands/`, which holds a function or a `Typer` of that name."""
 RENAMED = {
     "prepare": {"--num-shards": "--array-size", "--shard-index": "--array-index"},
     "train": {"--until": "--stop-at-step", "--skip-check": "--no-verify", "--for": "--plan-for"},
@@ -56,10 +56,12 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in self.commands and cmd_name in COMMANDS:
-            function = getattr(importlib.import_module(f"inrflow_cli.commands.{cmd_name}"), cmd_name)
-            single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP, context_settings=SETTINGS)
-            single.command(cmd_name)(function)
-            self.commands[cmd_name] = typer.main.get_command(single)
+            command = getattr(importlib.import_module(f"inrflow_cli.commands.{cmd_name}"), cmd_name)
+            if not isinstance(command, typer.Typer):
+                single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP, context_settings=SETTINGS)
+                single.command(cmd_name)(command)
+                command = single
+            self.commands[cmd_name] = typer.main.get_command(command)
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

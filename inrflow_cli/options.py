@@ -59,6 +59,13 @@ def complete_models(incomplete: str) -> list[str]:
     return _starting(shipped.names(), incomplete)
 
 
+def complete_weights(incomplete: str) -> list[str]:
+    """Names of weights, for the shell."""
+    from inrflow_core.weights import inventory
+
+    return _starting(inventory.names(), incomplete)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output that is already there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the input and estimate the cost; write nothing.")]

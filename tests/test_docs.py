@@ -133,6 +133,8 @@ def test_every_option_of_inrflow_in_a_page_exists(page: Path):
         for name, words in re.findall(r"\binrflow ([a-z]+)([^#]*)", line):
             command = group.get_command(context, name)
             assert command is not None, name
+            if hasattr(command, "commands"):
+                command = command.commands.get((words.split() or [""])[0], command)
             known = {"--help", *(option for part in command.params for option in (*part.opts, *part.secondary_opts))}
             assert set(re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", words)) <= known, line
 
@@ -147,6 +149,7 @@ def test_every_option_that_a_page_names_alone_exists(page: Path, checkout: Path)
     group: Any = typer.main.get_command(app.app)
     context = click.Context(group)
     commands = [group, *(group.get_command(context, name) for name in group.list_commands(context))]
+    commands += [inner for command in commands[1:] for inner in getattr(command, "commands", {}).values()]
     known = {option for command in commands for part in command.params for option in (*part.opts, *part.secondary_opts)}
     scripts = [*(checkout / "tools").rglob("*.py"), *(checkout / "tests" / "benchmarks").glob("*.py")]
     own = {option for path in scripts for option in re.findall(r"\"(--[a-z-]+)\"", path.read_text(encoding="utf-8"))}

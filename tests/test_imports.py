@@ -17,7 +17,7 @@ LAYERS = (
     *("networks", "samplers", "distances", "formats", "feature_networks", "conditioners", "domains"),
     *("methods", "datasets", "metrics"),
     *("preparation", "runs", "planning", "sample_files", "report"),
-    *("sampling", "evaluation", "training", "viewer"),
+    *("sampling", "evaluation", "training", "weights", "viewer"),
     "inrflow_cli",
 )
 """Packages and loose modules from the ground up: each may import only what is before it."""

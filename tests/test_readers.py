@@ -27,12 +27,13 @@ READERS: dict[str, tuple[str, ...]] = {
     "safetensors.numpy.load_file": (),
     "safetensors.torch.load": (),
     "safetensors.torch.load_file": (),
-    "torch.load": (),
+    "torch.load": ("inrflow_core/weights/published_files.py",),  # tensors alone, of `weights convert`
+    "torch.jit.load": ("inrflow_core/weights/published_files.py",),  # with `--trust`
     "PIL.Image.open": ("inrflow_core/visualization/image_io.py",),
     "biotite.structure.io": ("inrflow_core/proteins/atom_tables.py",),
     "trimesh.load": (),
     "lmdb.open": (),
-    "zipfile.ZipFile": ("inrflow_core/datasets/_archives.py",),
+    "zipfile.ZipFile": ("inrflow_core/datasets/_archives.py", "inrflow_core/weights/published_files.py"),
     "tarfile.open": ("inrflow_core/datasets/_archives.py",),
     "pickle.load": (),
     "pickle.loads": (),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -74,7 +73,7 @@ def _look() -> dict[str, Any]:
 
     hardware = diagnosis.hardware(run.runs_dir())
     console.table(("machine", ""), _rows(hardware))
-    folder = Path(os.environ.get(_weights_file.VARIABLE) or _weights_file.DEFAULT_FOLDER)
+    folder = _weights_file.default_folder()
     found = _weights(folder)
     present = [name for name, is_there in found.items() if is_there]
     console.result(

@@ -34,6 +34,8 @@ VIT_B32 = (
         353_976_522,
         "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
         "OpenAI's CLIP",
+        "https://github.com/openai/CLIP",
+        "MIT",
         runs_code=True,
     ),
     PublishedWeights(
@@ -41,6 +43,8 @@ VIT_B32 = (
         605_247_071,
         "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
         "the model openai/clip-vit-base-patch32",
+        "https://huggingface.co/openai/clip-vit-base-patch32",
+        "MIT (OpenAI's repository)",
     ),
 )
 """The published files of ViT-B/32, each of which holds the encoders of images and of texts."""

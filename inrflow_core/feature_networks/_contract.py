@@ -22,7 +22,6 @@ is selected by its name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from torch import Tensor
 
 from inrflow_core import registry
 from inrflow_core.errors import UsageError, did_you_mean
-from inrflow_core.feature_networks._weights_file import DEFAULT_FOLDER, VARIABLE, Weights
+from inrflow_core.feature_networks._weights_file import Weights, default_folder
 from inrflow_core.geometry.cameras import pluecker_batch
 
 Kind = Literal["embedder", "extractor", "distance"]
@@ -233,7 +232,7 @@ def weights_folder(name: str, folder: Path | None = None) -> Path | None:
         if folder is not None:
             raise UsageError(f"the embedder `{name}` has no weights, got `{folder}`", hint="leave it out")
         return None
-    return folder or Path(os.environ.get(VARIABLE) or DEFAULT_FOLDER) / name.replace("_", "-")
+    return folder or default_folder() / name.replace("_", "-")
 
 
 def load(name: str, folder: Path | None = None, device: torch.device | str = "cpu") -> Any:

@@ -46,8 +46,15 @@ class ExpectedNetwork:
     """Its `model_type` in config.json."""
     source: str
     """Its published name on Hugging Face."""
+    license: str
+    """The license that its publisher names."""
     ignored: tuple[str, ...] = ()
     """Prefixes of tensors that may be absent or superfluous, because tokens do not depend on them."""
+
+    @property
+    def page(self) -> str:
+        """The address of the page that publishes it."""
+        return f"https://huggingface.co/{self.source}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +85,7 @@ def load(
         IntegrityError: a file is damaged or of another network, or a tensor is missing, superfluous, of another shape
             or not finite.
     """
-    files = _files(expected, folder)
+    files = weights_files(expected, folder)
     _check_headers(expected, folder, files, _check_config(expected, folder))
     kind = getattr(_transformers(expected), expected.kind)
     try:
@@ -88,7 +95,7 @@ def load(
         )  # fmt: skip
     except _broken() as error:
         raise IntegrityError(
-            f"`{folder}` cannot be loaded as `{expected.name}`: {error}", hint=_download_hint(expected)
+            f"`{folder}` cannot be loaded as `{expected.name}`: {error}", hint=download_hint(expected)
         ) from error
     _check_tensors(expected, folder, network, report)
     return network.requires_grad_(False).eval().to(device), digest(files)
@@ -100,32 +107,36 @@ def digest(files: Sequence[Path]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _files(expected: ExpectedNetwork, folder: Path) -> list[Path]:
-    """The safetensors files of a folder."""
+def weights_files(expected: ExpectedNetwork, folder: Path) -> list[Path]:
+    """The safetensors files of a folder.
+
+    Raises:
+        MissingError, IntegrityError: as `load`.
+    """
     if not folder.is_dir():
         raise MissingError(
-            f"the weights of `{expected.name}` are absent: there is no folder `{folder}`", hint=_download_hint(expected)
+            f"the weights of `{expected.name}` are absent: there is no folder `{folder}`", hint=download_hint(expected)
         )
     if not (folder / CONFIG).is_file():
         raise MissingError(
-            f"`{folder}` holds no `{CONFIG}`, so it is not a network's folder", hint=_download_hint(expected)
+            f"`{folder}` holds no `{CONFIG}`, so it is not a network's folder", hint=download_hint(expected)
         )
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
         pickles = [path.name for ending in PICKLES for path in folder.glob(ending)]
         also = f"; `{pickles[0]}` is a pickle, which is not read" if pickles else ""
-        raise MissingError(f"`{folder}` holds no `{WEIGHTS}`{also}", hint=_download_hint(expected))
+        raise MissingError(f"`{folder}` holds no `{WEIGHTS}`{also}", hint=download_hint(expected))
     index = _json(expected, folder / INDEX).get("weight_map", {})
     files_by_tensor = typed_json.typed(
-        index, dict[str, str], f"`weight_map` of `{folder / INDEX}`", hint=_download_hint(expected)
+        index, dict[str, str], f"`weight_map` of `{folder / INDEX}`", hint=download_hint(expected)
     )
     names = sorted(set(files_by_tensor.values()))
     if not names or any(Path(name).name != name for name in names):
-        raise IntegrityError(f"`{folder / INDEX}` lists no files of this folder", hint=_download_hint(expected))
+        raise IntegrityError(f"`{folder / INDEX}` lists no files of this folder", hint=download_hint(expected))
     for name in names:
         if not (folder / name).is_file():
-            raise MissingError(f"`{folder}` lacks `{name}`, which its `{INDEX}` lists", hint=_download_hint(expected))
+            raise MissingError(f"`{folder}` lacks `{name}`, which its `{INDEX}` lists", hint=download_hint(expected))
     return [folder / name for name in names]
 
 
@@ -136,7 +147,7 @@ def _check_config(expected: ExpectedNetwork, folder: Path) -> dict[str, Any]:
     if got != expected.model_type:
         raise IntegrityError(
             f"`{folder}` holds a network of the type {got!r}; `{expected.name}` is a `{expected.model_type}`",
-            hint=_download_hint(expected),
+            hint=download_hint(expected),
         )
     for key, allowed in CODE_KEYS.items():
         if config.get(key) not in allowed:
@@ -151,7 +162,7 @@ def _check_headers(expected: ExpectedNetwork, folder: Path, files: Iterable[Path
     """Raise IntegrityError where the config describes a network of more weights than the files hold."""
     shapes: dict[str, list[int]] = {}
     for path in files:
-        shapes |= safetensors_file.tensor_shapes(path, hint=_download_hint(expected))
+        shapes |= safetensors_file.tensor_shapes(path, hint=download_hint(expected))
     count = sum(map(math.prod, shapes.values()))
     layers, width = config.get("num_hidden_layers", 0), config.get("hidden_size", 0)
     if type(layers) is int and type(width) is int and (layers > len(shapes) or layers * width**2 > count):
@@ -164,7 +175,7 @@ def _check_headers(expected: ExpectedNetwork, folder: Path, files: Iterable[Path
 def _other_size(expected: ExpectedNetwork, folder: Path, described: str, count: int) -> IntegrityError:
     return IntegrityError(
         f"`{folder / CONFIG}` describes {described}, and the weights beside it are {count:,} numbers",
-        hint=_download_hint(expected),
+        hint=download_hint(expected),
     )
 
 
@@ -176,7 +187,7 @@ def _check_tensors(
         raise IntegrityError(
             f"`{folder}` is not a `{expected.name}` as described by its `{CONFIG}`: the tensor `{name}` is "
             f"{list(shape)}, not {list(right)}",
-            hint=_download_hint(expected),
+            hint=download_hint(expected),
         )
     for key, verb in (("missing_keys", "lacks the"), ("unexpected_keys", "has the superfluous")):
         names = sorted(name for name in report[key] if not name.startswith(expected.ignored))
@@ -184,22 +195,23 @@ def _check_tensors(
             raise IntegrityError(
                 f"`{folder}` is not a `{expected.name}` as described by its `{CONFIG}`: it {verb} tensor `{names[0]}`"
                 + (f" and {len(names) - 1} more" if len(names) > 1 else ""),
-                hint=_download_hint(expected),
+                hint=download_hint(expected),
             )
     for name, tensor in network.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise IntegrityError(
-                f"`{folder}` has numbers in `{name}` that are not finite", hint=_download_hint(expected)
+                f"`{folder}` has numbers in `{name}` that are not finite", hint=download_hint(expected)
             )
 
 
 def _json(expected: ExpectedNetwork, path: Path) -> dict[str, Any]:
-    return typed_json.read_table(path, hint=_download_hint(expected))
+    return typed_json.read_table(path, hint=download_hint(expected))
 
 
-def _download_hint(expected: ExpectedNetwork) -> str:
+def download_hint(expected: ExpectedNetwork) -> str:
+    """The files to get, and where to put them."""
     return (
-        f"get `{CONFIG}` and `{WEIGHTS}` of `{expected.source}` from Hugging Face, put both into "
+        f"get `{CONFIG}` and `{WEIGHTS}` of `{expected.source}` from Hugging Face ({expected.page}), put both into "
         f"`weights/{expected.name}` (INRFLOW_WEIGHTS names another parent), or name their folder with `--weights DIR`"
     )
 

@@ -1,12 +1,13 @@
 """Weights of feature networks: published files, the folder of converted files, and a reader that checks them.
 
-`tools/convert_weights.py` converts a published file (TorchScript, pickle, GraphDef) to NAME.safetensors, whose metadata
+`inrflow weights convert` converts a published file (TorchScript, pickle, GraphDef) to NAME.safetensors, whose metadata
 names the source. Only such files are read: nothing is downloaded or unpickled.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +26,14 @@ FORMAT = "inrflow-features-1"
 VARIABLE = "INRFLOW_WEIGHTS"
 """The environment variable of the default folder of weights."""
 DEFAULT_FOLDER = Path("weights")
-SCRIPT = "tools/convert_weights.py"
 SEED = 20151205
 """Of the weights of networks without a file."""
 THIRD_PARTY = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pb", ".tgz"}
-"""Suffixes of published files, which the script converts."""
+"""Suffixes of published files, which are converted first."""
 
 
 class PublishedWeights(NamedTuple):
-    """A published file that `tools/convert_weights.py` converts."""
+    """A published file that `inrflow weights convert` converts."""
 
     file: str
     bytes: int | None
@@ -42,13 +42,17 @@ class PublishedWeights(NamedTuple):
     """None if unknown."""
     source: str
     """Its publisher and model."""
+    page: str
+    """The address of the page that publishes it."""
+    license: str
+    """The license that its publisher names, as far as it is known."""
     runs_code: bool = False
     """Whether converting runs code that the file holds (TorchScript)."""
 
     def __str__(self) -> str:
         size = "size unknown" if self.bytes is None else f"{self.bytes:,} bytes"
         digest = "sha256 unknown" if self.sha256 is None else f"sha256 {self.sha256}"
-        return f"`{self.file}` ({self.source}; {size}, {digest})"
+        return f"`{self.file}` ({self.source}, {self.page}; {size}, {digest})"
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,14 @@ class Weights:
         """Its name in a folder of weights."""
         return f"{self.name}.safetensors"
 
-    def command(self, source: str, target: Path) -> str:
-        """The command that converts a published file to `target`."""
+    def command(self, source: str, target: Path, *, again: bool = False) -> str:
+        """The command that converts a published file to `target`; `again` where that exists."""
         known = {published.file: published for published in self.published}
-        trust = " --trust" if source in known and known[source].runs_code else ""
-        second = "" if self.second is None else f" --second {self.second.file}"
-        return f"python {SCRIPT} {self.name} {source} {target}{second}{trust}"
+        words = ["inrflow", "weights", "convert", self.name, source]
+        words += [] if target == default_folder() / self.file else ["--out", str(target)]
+        words += [] if self.second is None else ["--second", self.second.file]
+        words += ["--trust"] if source in known and known[source].runs_code else []
+        return shlex.join(words + (["--overwrite"] if again else []))
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,16 @@ class WeightsProvenance:
     """Whether that is the known digest of the file."""
 
 
+def default_folder() -> Path:
+    """The folder of converted files, where none is named: the environment variable INRFLOW_WEIGHTS, else `weights`."""
+    return Path(os.environ.get(VARIABLE) or DEFAULT_FOLDER)
+
+
 def find(name: str, files: Mapping[str, Path], folder: Path | None = None) -> Path:
     """The weights file of a network: its entry in `files`, else the one in `folder`.
 
     Args:
-        folder: default: the environment variable INRFLOW_WEIGHTS, else `weights`.
+        folder: default: `default_folder`.
 
     Raises:
         MissingError: it does not exist; the hint names the published file with size and digest, and how to convert it.
@@ -102,14 +113,13 @@ def find(name: str, files: Mapping[str, Path], folder: Path | None = None) -> Pa
     weights: Weights | None = registry.find("feature_networks", name).WEIGHTS
     if weights is None:
         raise UsageError(f"the network `{name}` takes no weights", hint="leave them out")
-    if folder is None:
-        folder = Path(os.environ.get(VARIABLE) or DEFAULT_FOLDER)
+    folder = folder or default_folder()
     path = files.get(weights.name, folder / weights.file)
     target = folder / weights.file
     if path.suffix in THIRD_PARTY:
         raise UsageError(
             f"`{path}` is not a converted weights file: these are .safetensors files",
-            hint=f"convert it with `{weights.command(path.name, target)}`",
+            hint=f"convert it with `{weights.command(str(path), target)}`",
         )
     if not path.is_file():
         raise MissingError(
@@ -136,7 +146,7 @@ def load_state(
             another shape or not finite.
     """
     expected = network.state_dict()
-    again = f"convert it again with `{weights.command(weights.published[0].file, path)}`"
+    again = f"convert it again with `{weights.command(weights.published[0].file, path, again=True)}`"
     metadata = safetensors_file.read_metadata(path, hint=again)
     _check_header(path, weights, metadata, again)
     with safetensors_file.open_tensors(path, hint=again) as file:
@@ -162,7 +172,7 @@ def check_header(path: Path, weights: Weights) -> bool:
     Raises:
         IntegrityError: it is damaged, or of another format or network.
     """
-    again = f"convert it again with `{weights.command(weights.published[0].file, path)}`"
+    again = f"convert it again with `{weights.command(weights.published[0].file, path, again=True)}`"
     metadata = safetensors_file.read_metadata(path, hint=again)
     _check_header(path, weights, metadata, again)
     return metadata["is_verified"] == "yes"

@@ -32,12 +32,16 @@ WEIGHTS = Weights(
             None,
             "0d5318839ad03607c48055c45897c655a14c0276a79f6b867934ddd073760e39",
             "the model laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+            "https://huggingface.co/laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+            "MIT",
         ),
         PublishedWeights(
             IMAGE_ENCODER,
             3_689_912_664,
             "657723e09f46a7c3957df651601029f66b1748afb12b419816330f16ed45d64d",
             "its image encoder in half precision, the model h94/IP-Adapter, folder sdxl_models/image_encoder",
+            "https://huggingface.co/h94/IP-Adapter",
+            "Apache-2.0",
         ),
     ),
 )

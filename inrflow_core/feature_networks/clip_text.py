@@ -25,7 +25,7 @@ KIND = "embedder"
 DOMAIN = "text"
 IS_PLACEHOLDER = False
 EXPECTED = _hf_folder.ExpectedNetwork(
-    "clip-text", "CLIPTextModel", "clip", "openai/clip-vit-large-patch14",
+    "clip-text", "CLIPTextModel", "clip", "openai/clip-vit-large-patch14", "MIT (OpenAI's repository)",
     ignored=("vision_model.", "visual_projection.", "text_projection.", "logit_scale", "text_model.embeddings.position_ids"),
 )  # fmt: skip
 TOKENIZER = _clip_tokenizer.FILE

@@ -21,7 +21,12 @@ KIND = "embedder"
 DOMAIN = "image"
 IS_PLACEHOLDER = False
 EXPECTED = _hf_folder.ExpectedNetwork(
-    "dinov2", "Dinov2Model", "dinov2", "facebook/dinov2-base", ignored=("embeddings.mask_token", "classifier.")
+    "dinov2",
+    "Dinov2Model",
+    "dinov2",
+    "facebook/dinov2-base",
+    "Apache-2.0",
+    ignored=("embeddings.mask_token", "classifier."),
 )
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's colors in [0, 1], which the network was trained with."""

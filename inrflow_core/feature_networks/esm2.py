@@ -26,7 +26,7 @@ KIND = "embedder"
 DOMAIN = "sequence"
 IS_PLACEHOLDER = False
 EXPECTED = _hf_folder.ExpectedNetwork(
-    "esm2", "EsmModel", "esm", "facebook/esm2_t33_650M_UR50D",
+    "esm2", "EsmModel", "esm", "facebook/esm2_t33_650M_UR50D", "MIT",
     ignored=("lm_head.", "contact_head.", "esm.contact_head.", "pooler."),
 )  # fmt: skip
 VOCABULARY = (

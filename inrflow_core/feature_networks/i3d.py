@@ -49,9 +49,18 @@ WEIGHTS = Weights(
             51_235_320,
             "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
             "StyleGAN-V, with its metrics",
+            "https://github.com/universome/stylegan-v",
+            "Apache-2.0 (DeepMind's network); of this file unknown",
             runs_code=True,
         ),
-        PublishedWeights(STATE_DICT, None, None, "VideoGPT, used by PVDM and TATS"),
+        PublishedWeights(
+            STATE_DICT,
+            None,
+            None,
+            "VideoGPT, used by PVDM and TATS",
+            "https://github.com/wilson1yan/VideoGPT",
+            "MIT (VideoGPT); DeepMind's network: Apache-2.0",
+        ),
     ),
 )
 FILES = {"stylegan-v": TORCHSCRIPT, "pvdm": STATE_DICT}

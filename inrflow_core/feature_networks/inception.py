@@ -49,6 +49,8 @@ WEIGHTS = Weights(
             95_607_719,
             "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
             "NVIDIA, with the metrics of StyleGAN2-ADA",
+            "https://github.com/NVlabs/stylegan2-ada-pytorch",
+            "Apache-2.0 (the network); the program around it: Nvidia Source Code License, not commercial",
             runs_code=True,
         ),
         PublishedWeights(
@@ -56,9 +58,16 @@ WEIGHTS = Weights(
             95_628_359,
             "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
             "pytorch-fid's release `fid_weights`; torch-fidelity publishes the same bytes as weights-inception-...",
+            "https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights",
+            "Apache-2.0",
         ),
         PublishedWeights(
-            GRAPH, 95_673_916, None, "Google's inception-2015-12-05.tgz, and OpenAI with guided-diffusion"
+            GRAPH,
+            95_673_916,
+            None,
+            "Google's inception-2015-12-05.tgz, and OpenAI with guided-diffusion",
+            "https://github.com/openai/guided-diffusion/tree/main/evaluations",
+            "Apache-2.0 (the network)",
         ),
     ),
 )

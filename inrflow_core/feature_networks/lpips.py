@@ -32,6 +32,8 @@ WEIGHTS = Weights(
             553_433_881,
             "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
             "torchvision's VGG16, IMAGENET1K_V1",
+            "https://docs.pytorch.org/vision/stable/models/vgg.html",
+            "BSD-3-Clause (torchvision)",
         ),
     ),
     second=PublishedWeights(
@@ -39,6 +41,8 @@ WEIGHTS = Weights(
         7289,
         "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
         "the weights of channels, in the folder `lpips/weights/v0.1` of the package lpips",
+        "https://github.com/richzhang/PerceptualSimilarity",
+        "BSD-2-Clause",
     ),
 )
 
@@ -76,7 +80,7 @@ class LPIPS(nn.Module):
         if any(bool((weights < 0).any()) for weights in self.channels):
             raise IntegrityError(
                 f"`{path}` has negative weights of channels, which are no distance",
-                hint=f"convert it again with `{WEIGHTS.command(WEIGHTS.published[0].file, path)}`",
+                hint=f"convert it again with `{WEIGHTS.command(WEIGHTS.published[0].file, path, again=True)}`",
             )
         return loaded
 

@@ -69,7 +69,19 @@ CLASSES = (
 POINTS = 4096
 
 POINT_E = "pointnet.pt"
-WEIGHTS = Weights("pointnet2", (PublishedWeights(POINT_E, None, None, "OpenAI's Point-E, the model `pointnet`"),))
+WEIGHTS = Weights(
+    "pointnet2",
+    (
+        PublishedWeights(
+            POINT_E,
+            None,
+            None,
+            "OpenAI's Point-E, the model `pointnet`",
+            "https://github.com/openai/point-e",
+            "MIT",
+        ),
+    ),
+)
 FILES = {"point-e": POINT_E}
 """The published weights of each preprocessing's original program."""
 

@@ -39,6 +39,7 @@ PREPROCESSING = ("gray", "color")
 POINTS = 10_000
 
 ULIP2 = "ULIP-2-PointBERT-10k-xyzrgb-pc-vit_g-objaverse_shapenet-pretrained.pt"
+PAGE, LICENSE = "https://huggingface.co/datasets/SFXX/ulip", "BSD-3-Clause (the code); of the weights unknown"
 RENAMED = "ULIP-2-PointBERT-10k-colored-pc-pretrained.pt"
 WEIGHTS = Weights(
     "ulip2",
@@ -48,8 +49,10 @@ WEIGHTS = Weights(
             None,
             "a4b5ed9799d5841a1646e0fb7d24cb8dcdd3b3e6fab2e2575de2531f71274adb",
             "Salesforce's ULIP-2, the data set SFXX/ulip, folder ULIP-2/pretrained_models",
+            PAGE,
+            LICENSE,
         ),
-        PublishedWeights(RENAMED, None, None, "the same model under its first name"),
+        PublishedWeights(RENAMED, None, None, "the same model under its first name", PAGE, LICENSE),
     ),
 )
 FILES = {"gray": ULIP2, "color": ULIP2}

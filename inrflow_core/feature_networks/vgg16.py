@@ -40,6 +40,8 @@ WEIGHTS = Weights(
             None,
             "b437eb095feaeb0b83eb3fa11200ebca4548ee39a07fb944a417ddc516cc07c3",
             "NVIDIA, with the metrics of StyleGAN2-ADA",
+            "https://github.com/NVlabs/stylegan2-ada-pytorch",
+            "CC BY 4.0 (the network); the program around it: Nvidia Source Code License, not commercial",
             runs_code=True,
         ),
         PublishedWeights(
@@ -47,6 +49,8 @@ WEIGHTS = Weights(
             553_433_881,
             "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
             "torchvision's VGG16, IMAGENET1K_V1",
+            "https://docs.pytorch.org/vision/stable/models/vgg.html",
+            "BSD-3-Clause (torchvision)",
         ),
     ),
 )

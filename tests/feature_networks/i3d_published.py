@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inrflow_core.feature_networks import i3d
+from inrflow_core.weights import published_layouts
 from tests.feature_networks import published
-from tools import published_layouts
 
 NARROW_STEM = {"1a": (3, 7, 2), "2b": (4, 1, 1), "2c": (5, 3, 1)}
 NARROW_BLOCKS = {name: tuple(2 + (number + place) % 3 for place in range(6)) for number, name in enumerate(i3d.BLOCKS)}

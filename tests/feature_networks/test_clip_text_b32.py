@@ -11,8 +11,8 @@ import torch
 from inrflow_core.errors import IntegrityError, MissingError
 from inrflow_core.feature_networks import clip_text_b32
 from inrflow_core.feature_networks.clip_text_b32 import TextExtractor
+from inrflow_core.weights import conversion, published_layouts
 from tests.feature_networks import hf_folders, published
-from tools import convert_weights, published_layouts
 
 TEXTS = ["a tall cone", "cone", "", "a tall cone " * 40]
 
@@ -90,6 +90,6 @@ def test_both_published_layouts_are_one_network(tmp_path: Path, monkeypatch: pyt
             torch.testing.assert_close(recipe.make(*(stored[part] for part in recipe.names)), tensor, rtol=0, atol=0)
     file, target = tmp_path / "pytorch_model.bin", tmp_path / "clip-text-b32.safetensors"
     torch.save(published.clip_text_by_hugging_face(own), file)
-    convert_weights.convert("clip-text-b32", file, target, any_digest=True)
+    conversion.convert("clip-text-b32", file, target, any_digest=True)
     converted = safetensors.torch.load_file(target)
     assert converted.keys() == own.keys() and all(torch.equal(converted[name], own[name]) for name in own)

@@ -17,7 +17,7 @@ from inrflow_core.feature_networks._image_features import Extractor
 from inrflow_core.feature_networks._weights_file import PublishedWeights, Weights, WeightsProvenance
 from tests.feature_networks import published
 
-TINY = Weights("tiny", (PublishedWeights("tiny.pt", 123456, "ab" * 32, "somebody", runs_code=True),))
+TINY = Weights("tiny", (PublishedWeights("tiny.pt", 123456, "ab" * 32, "somebody", "a page", "MIT", runs_code=True),))
 WITH_WEIGHTS = [name for name in names("extractor") if find_extractor(name).needs_weights]
 
 
@@ -53,7 +53,7 @@ def test_a_tensor_that_is_wrong_is_named(tmp_path: Path, change, message: str):
     published.write(path, wrong, published.metadata(TINY))
     with pytest.raises(IntegrityError, match=message) as caught:
         filled(path)
-    assert caught.value.code == Exit.INTEGRITY and "tools/convert_weights.py tiny tiny.pt" in (caught.value.hint or "")
+    assert caught.value.code == Exit.INTEGRITY and "inrflow weights convert tiny tiny.pt" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_absent_weights_say_what_to_get_and_what_to_do(name: str, tmp_path: Path
         assert file.file in hint
         assert (f"{file.bytes:,} bytes" if file.bytes else "size unknown") in hint
         assert (file.sha256 or "sha256 unknown") in hint
-    assert f"tools/convert_weights.py {name} {published[0].file} {tmp_path / name}.safetensors" in hint
+    assert f"inrflow weights convert {name} {published[0].file} --out {tmp_path / name}.safetensors" in hint
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".bin", ".pb"])
@@ -112,7 +112,9 @@ def test_a_published_file_is_refused_with_the_command_that_converts_it(suffix: s
     path.touch()
     with pytest.raises(UsageError, match="not a converted weights file") as caught:
         _weights_file.find("inception", {"inception": path}, tmp_path)
-    assert f"tools/convert_weights.py inception some{suffix}" in (caught.value.hint or "")
+    assert f"inrflow weights convert inception {path} --out {tmp_path / 'inception.safetensors'}" in (
+        caught.value.hint or ""
+    )
 
 
 def test_a_file_argument_comes_before_the_folder_and_the_folder_before_the_environments(

@@ -135,7 +135,12 @@ def test_files_that_cannot_be_used_are_named_before_the_first_step(data: Path, f
     monkeypatch.setenv("INRFLOW_WEIGHTS", str(tmp_path / "nowhere"))
     with pytest.raises(MissingError, match=r"weights of `lpips` are absent: .*nowhere/lpips.safetensors") as caught:
         setup.check_job(job(data, tmp_path / "run", None), {})
-    for words in ("vgg16-397923af.pth", "and `vgg.pth`", "convert_weights.py lpips vgg16-397923af.pth", "--second vgg"):
+    for words in (
+        "vgg16-397923af.pth",
+        "and `vgg.pth`",
+        "inrflow weights convert lpips vgg16-397923af.pth",
+        "--second vgg",
+    ):
         assert words in (caught.value.hint or "")
     (tmp_path / "vgg.pth").touch()
     with pytest.raises(UsageError, match=r"vgg.pth` is not a converted weights file"):

@@ -13,7 +13,7 @@ from inrflow_core.feature_networks import _weights_file, pointnet2
 
 
 def make(folder: Path) -> None:
-    """PointNet++ as `tools/convert_weights.py` writes it, and a thin DINOv2 where Transformers is installed."""
+    """PointNet++ as `inrflow weights convert` writes it, and a thin DINOv2 where Transformers is installed."""
     folder.mkdir(exist_ok=True)
     file = folder / pointnet2.WEIGHTS.file
     if not file.is_file():

@@ -17,7 +17,6 @@ from inrflow_core.training import setup
 from inrflow_core.training.setup import TrainJob
 from tests.feature_networks import i3d_published
 from tests.training import small
-from tools import convert_weights
 
 CLIPS = np.random.default_rng(0).integers(0, 256, (4, 16, 10, 14, 3), dtype=np.uint8)
 
@@ -30,7 +29,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(i3d, "STEM", i3d_published.NARROW_STEM)
     monkeypatch.setattr(i3d, "BLOCKS", i3d_published.NARROW_BLOCKS)
     torch.save(i3d_published.tensors(), i3d.STATE_DICT)
-    assert convert_weights.main(["i3d", i3d.STATE_DICT, "weights/i3d.safetensors"]) == 0
+    assert run(["weights", "convert", "i3d", i3d.STATE_DICT]) == 0
     np.savez("a.npz", videos=CLIPS)
     np.savez("b.npz", videos=255 - CLIPS)
     np.savez("short.npz", videos=CLIPS[:, :8])
@@ -74,7 +73,7 @@ def test_clips_of_another_length_and_absent_weights_are_refused_before_any_work(
     said = " ".join(capsys.readouterr().err.split())
     for fact in (
         "i3d.safetensors` does not exist", "get `i3d_torchscript.pt`", "51,235,320 bytes, sha256 bec6519f66ea534e",
-        "or `i3d_pretrained_400.pt`", "convert_weights.py i3d i3d_torchscript.pt", "--trust",
+        "or `i3d_pretrained_400.pt`", "inrflow weights convert i3d i3d_torchscript.pt", "--trust",
     ):  # fmt: skip
         assert fact in said
     assert not (tmp_path / "out").exists()

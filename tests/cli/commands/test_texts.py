@@ -213,7 +213,7 @@ def test_accuracy_that_cannot_be_computed_is_refused(inrflow: Inrflow, folders: 
     words = ("eval", "--run", folders["run"], "--num", "3", "--out", "out")
     shards = ("--reference", folders["shards"])
     said = inrflow(*words, *shards, "--metrics", "accuracy:pointnet2", "--points", "4096", code=3)
-    assert "the weights of `pointnet2` are absent" in said and "tools/convert_weights.py pointnet2 pointnet.pt" in said
+    assert "the weights of `pointnet2` are absent" in said and "inrflow weights convert pointnet2 pointnet.pt" in said
     np.savez(
         tmp_path / "points.npz", surface_points=np.random.default_rng(0).uniform(-0.5, 0.5, (3, 300, 3)).astype("f4")
     )
@@ -243,7 +243,7 @@ def test_eval_compares_meshes_with_their_texts(
     )
     shards = ("--reference", folders["shards"])
     said = inrflow(*words, *shards, "--out", "few", code=3)
-    assert "the weights of `clip` are absent" in said and "convert_weights.py clip ViT-B-32.pt" in said
+    assert "the weights of `clip` are absent" in said and "inrflow weights convert clip ViT-B-32.pt" in said
     published.clip_file(monkeypatch, weights)
     tokenizer = hf_folders.clip(tmp_path / "whole") / "tokenizer.json"
     extractor = published.clip_text_file(monkeypatch, weights, tokenizer)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from inrflow_cli import app
 from inrflow_core.errors import Exit, IntegrityError, MissingError, UsageError
 from inrflow_core.feature_networks import _weights_file, lpips
 from inrflow_core.storage import plain_file, safetensors_file
-from tools import convert_weights
+from inrflow_core.weights import conversion
 
 WIDTHS = (4, 6, 8, 10, 12)
 LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -52,8 +53,8 @@ def know(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 def test_both_files_are_one_network_with_their_numbers(files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     know(monkeypatch, tmp_path)
     target = tmp_path / "lpips.safetensors"
-    words = ["lpips", str(tmp_path / "vgg16-397923af.pth"), str(target), "--second", str(tmp_path / "vgg.pth")]
-    assert convert_weights.main(words) == Exit.DONE
+    words = ["lpips", str(tmp_path / "vgg16-397923af.pth"), "--out", str(target), "--second", str(tmp_path / "vgg.pth")]
+    assert app.run(["weights", "convert", *words]) == Exit.DONE
     network = lpips.LPIPS()
     loaded = network.load(target)
     vgg, linear = files.values()
@@ -71,12 +72,12 @@ def test_both_files_are_one_network_with_their_numbers(files, tmp_path: Path, mo
 def test_the_second_file_is_required_and_of_no_other_network(files, tmp_path: Path):
     source, target = tmp_path / "vgg16-397923af.pth", tmp_path / "lpips.safetensors"
     with pytest.raises(UsageError, match="`lpips` is made of two published files") as caught:
-        convert_weights.convert("lpips", source, target)
+        conversion.convert("lpips", source, target)
     assert "--second vgg.pth" in (caught.value.hint or "") and "7,289 bytes" in (caught.value.hint or "")
     with pytest.raises(UsageError, match="`vgg16` is made of one published file"):
-        convert_weights.convert("vgg16", source, target, second=tmp_path / "vgg.pth")
+        conversion.convert("vgg16", source, target, second=tmp_path / "vgg.pth")
     with pytest.raises(MissingError, match=r"absent.pth` does not exist"):
-        convert_weights.convert("lpips", source, target, second=tmp_path / "absent.pth")
+        conversion.convert("lpips", source, target, second=tmp_path / "absent.pth")
     assert not target.exists()
 
 
@@ -86,11 +87,11 @@ def test_each_file_is_known_by_its_digest(files, tmp_path: Path, monkeypatch: py
     other = tmp_path / "alex.pth"
     torch.save({name: 2 * tensor for name, tensor in files["vgg.pth"].items()}, other)
     with pytest.raises(IntegrityError, match=r"alex.pth` is no known file of `lpips`"):
-        convert_weights.convert("lpips", source, target, second=other)
+        conversion.convert("lpips", source, target, second=other)
     with pytest.raises(IntegrityError, match=r"vgg.pth` is no known file of `lpips`"):
-        convert_weights.convert("lpips", tmp_path / "vgg.pth", target, second=source)
-    convert_weights.convert("lpips", source, target, second=other, any_digest=True)
+        conversion.convert("lpips", tmp_path / "vgg.pth", target, second=source)
+    conversion.convert("lpips", source, target, second=other, any_digest=True)
     assert not _weights_file.check_header(target, lpips.WEIGHTS)
     torch.save({"lin0.model.1.weight": torch.ones(1, 4, 1, 1)}, other)
     with pytest.raises(IntegrityError, match=r"lacks `lin1.model.1.weight`: it is not lpips"):
-        convert_weights.convert("lpips", source, target, second=other, any_digest=True, overwrite=True)
+        conversion.convert("lpips", source, target, second=other, any_digest=True, overwrite=True)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from inrflow_core.errors import IntegrityError
 from inrflow_core.feature_networks import clip_bigg, pointnet2, ulip2
+from inrflow_core.weights import conversion
 from tests.feature_networks import published
-from tools import convert_weights
 
 
 def points(count: int, channels: int) -> Tensor:
@@ -104,7 +104,7 @@ def test_point_es_checkpoint_becomes_its_classifier(tmp_path: Path):
     training["optimizer_state_dict"] = {"state": {0: {"step": 7, "exp_avg": torch.ones(3)}}, "param_groups": [{}]}
     torch.save({**training, "model_state_dict": reference.state_dict()}, tmp_path / pointnet2.POINT_E)
     target = tmp_path / "pointnet2.safetensors"
-    convert_weights.convert("pointnet2", tmp_path / pointnet2.POINT_E, target)
+    conversion.convert("pointnet2", tmp_path / pointnet2.POINT_E, target)
     extractor = pointnet2.load(target)
     assert extractor.loaded.published == pointnet2.POINT_E and not extractor.loaded.is_verified
     assert "with an unknown digest" in (extractor.note("point-e") or "")
@@ -185,8 +185,8 @@ def test_ulip_2s_checkpoint_becomes_its_encoder(tmp_path: Path, monkeypatch: pyt
     torch.save({"state_dict": state, **reported}, tmp_path / ulip2.ULIP2)
     target = tmp_path / "ulip2.safetensors"
     with pytest.raises(IntegrityError, match="is no known file of `ulip2`"):
-        convert_weights.convert("ulip2", tmp_path / ulip2.ULIP2, target)
-    convert_weights.convert("ulip2", tmp_path / ulip2.ULIP2, target, any_digest=True)
+        conversion.convert("ulip2", tmp_path / ulip2.ULIP2, target)
+    conversion.convert("ulip2", tmp_path / ulip2.ULIP2, target, any_digest=True)
     network = ulip2.load(target).network
     cloud = points(700, 6)
     cloud[0, 50:60, :3] *= 0.01
@@ -203,10 +203,10 @@ def test_a_checkpoint_that_holds_anything_else_is_not_unpickled(tmp_path: Path):
     for index in ("best_acc1", "state_dict"):
         torch.save({"state_dict": {"pc_projection": torch.zeros(2)}, index: Bomb()}, tmp_path / "a.pt")
         with pytest.raises(IntegrityError, match="cannot be read"):
-            convert_weights.convert("ulip2", tmp_path / "a.pt", tmp_path / "ulip2.safetensors", any_digest=True)
+            conversion.convert("ulip2", tmp_path / "a.pt", tmp_path / "ulip2.safetensors", any_digest=True)
     torch.save({"state_dict": {"epoch": 7}}, tmp_path / "a.pt")
     with pytest.raises(IntegrityError, match="it holds more than named tensors"):
-        convert_weights.convert("ulip2", tmp_path / "a.pt", tmp_path / "ulip2.safetensors", any_digest=True)
+        conversion.convert("ulip2", tmp_path / "a.pt", tmp_path / "ulip2.safetensors", any_digest=True)
     assert not (tmp_path / "ran").exists() and not (tmp_path / "ulip2.safetensors").exists()
 
 
@@ -315,7 +315,7 @@ def test_two_published_layouts_of_bigg_are_one_network(
     state, images = bigg(), np.random.default_rng(0).integers(0, 256, (2, 40, 60, 3), dtype=np.uint8)
     save(tmp_path / file, state)
     target = tmp_path / "out" / "clip-bigg.safetensors"
-    convert_weights.convert("clip-bigg", tmp_path / file, target, any_digest=True)
+    conversion.convert("clip-bigg", tmp_path / file, target, any_digest=True)
     result = clip_bigg.load(target)(images, ("embedding",), "openai")["embedding"]
     expected = by_torch(state, clip_bigg.RESIZERS["openai"](images))
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from inrflow_cli import app
 from inrflow_core.errors import Exit, IntegrityError, UsageError
 from inrflow_core.feature_networks import _weights_file, i3d
 from inrflow_core.storage import plain_file
+from inrflow_core.weights import conversion, published_layouts
 from tests.feature_networks import i3d_published
-from tests.tools.published import torchscript
-from tools import convert_weights, published_layouts
+from tests.weights.published import torchscript
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_both_files_are_the_same_network_each_by_its_digest(
     written = []
     for file, trust in ((script, ["--trust"]), (state, [])):
         target = tmp_path / f"{file.stem}.safetensors"
-        assert convert_weights.main(["i3d", str(file), str(target), *trust]) == Exit.DONE
+        assert app.run(["weights", "convert", "i3d", str(file), "--out", str(target), *trust]) == Exit.DONE
         assert _weights_file.check_header(target, i3d.WEIGHTS)
         written.append(i3d.load(target))
     rows = [one(clips(), ("logits",), "stylegan-v")["logits"] for one in written]
@@ -85,17 +86,17 @@ def test_torchscript_is_not_run_without_trust_and_a_file_of_another_digest_is_re
     with pytest.raises(
         IntegrityError, match=r"i3d_torchscript.pt` is no known file of `i3d`: its sha256 is"
     ) as refused:
-        convert_weights.convert("i3d", script, target, trust=True)
+        conversion.convert("i3d", script, target, trust=True)
     assert "51,235,320 bytes, sha256 bec6519f66ea534e" in (refused.value.hint or "")
     with pytest.raises(UsageError, match="is TorchScript: loading it runs code"):
-        convert_weights.convert("i3d", script, target, any_digest=True)
+        conversion.convert("i3d", script, target, any_digest=True)
     assert not target.exists()
-    convert_weights.convert("i3d", script, target, any_digest=True, trust=True)
+    conversion.convert("i3d", script, target, any_digest=True, trust=True)
     assert "with an unknown digest" in (i3d.load(target).note("stylegan-v") or "")
     del narrow["Mixed_5c.b1a.bn.bias"]
     torch.save(narrow, tmp_path / i3d.STATE_DICT)
     with pytest.raises(IntegrityError, match=r"lacks `Mixed_5c.b1a.bn.bias`: it is not i3d"):
-        convert_weights.convert("i3d", tmp_path / i3d.STATE_DICT, target, overwrite=True)
+        conversion.convert("i3d", tmp_path / i3d.STATE_DICT, target, overwrite=True)
 
 
 @pytest.mark.slow
@@ -104,7 +105,7 @@ def test_the_whole_network_is_that_of_a_second_implementation(preprocessing: str
     """Of the published sizes, from a file under the published names, to its answers."""
     theirs, target = i3d_published.tensors(), tmp_path / "i3d.safetensors"
     torch.save(theirs, tmp_path / i3d.STATE_DICT)
-    convert_weights.convert("i3d", tmp_path / i3d.STATE_DICT, target)
+    conversion.convert("i3d", tmp_path / i3d.STATE_DICT, target)
     result = i3d.load(target)(clips(), ("logits",), preprocessing)["logits"]
     pixels = torch.from_numpy(clips()).movedim(-1, 1) / 127.5 - 1
     resized = {"stylegan-v": i3d.stretch, "pvdm": i3d.crop_center}[preprocessing](pixels)

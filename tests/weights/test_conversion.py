@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-import subprocess
-import sys
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +15,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from inrflow_cli import app
 from inrflow_core.errors import Exit, IntegrityError, MissingError, UsageError
 from inrflow_core.feature_networks import _clip_vit, clip, inception, vgg16
 from inrflow_core.storage import plain_file
+from inrflow_core.weights import conversion, graph_def, published_files, published_layouts
 from tests.feature_networks import published
-from tests.tools.published import Torchvisions, graph, torchscript
-from tools import convert_weights, graph_def, published_layouts
+from tests.weights.published import Torchvisions, graph, torchscript
 
 Save = Callable[[Path, dict[str, Tensor]], Path]
 
@@ -126,7 +126,7 @@ def test_three_published_layouts_of_inception_are_one_network(reference: Torchvi
         spatial, pool, logits = reference(pixels)
     for file in files:
         target = tmp_path / "out" / f"{file.stem}.safetensors"
-        digest = convert_weights.convert("inception", file, target, trust=True, any_digest=True)
+        digest = conversion.convert("inception", file, target, trust=True, any_digest=True)
         extractor = inception.load(target)
         assert extractor.loaded is not None and extractor.loaded.digest == digest == plain_file.file_digest(
             target, from_disk=True
@@ -182,7 +182,7 @@ def test_two_published_layouts_of_vgg16_are_one_network(tmp_path: Path):
         )
     for file in files:
         target = tmp_path / f"{file.suffix[1:]}.safetensors"
-        convert_weights.convert("vgg16", file, target, trust=True, any_digest=True)
+        conversion.convert("vgg16", file, target, trust=True, any_digest=True)
         result = vgg16.load(target)(images(), ("fc2",), "stylegan")["fc2"]
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
@@ -239,7 +239,7 @@ def test_three_published_layouts_of_clip_are_one_network(tmp_path: Path):
     result = []
     for file in files:
         target = tmp_path / f"{file.name}.safetensors"
-        convert_weights.convert("clip", file, target, trust=True, any_digest=True)
+        conversion.convert("clip", file, target, trust=True, any_digest=True)
         result.append(clip.load(target)(images(2), ("embedding",), "openai")["embedding"])
     assert torch.equal(result[0], result[1]) and torch.equal(result[0], result[2])
     # Against the layers that these weights were published for.
@@ -294,7 +294,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
 def convert(
     source: Path, target: Path, *, trust: bool = False, any_digest: bool = True, overwrite: bool = False
 ) -> str:
-    return convert_weights.convert("vgg16", source, target, trust=trust, any_digest=any_digest, overwrite=overwrite)
+    return conversion.convert("vgg16", source, target, trust=trust, any_digest=any_digest, overwrite=overwrite)
 
 
 def test_torchscript_is_not_run_without_trust(two: dict[str, Tensor], tmp_path: Path):
@@ -335,7 +335,7 @@ def test_a_truncated_file_cannot_be_read(name: str, two: dict[str, Tensor], tmp_
     save: Save = {".pt": torchscript, ".safetensors": safe, ".pb": graph}.get(whole.suffix, old_pickle)
     data = save(whole, two).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
-    with pytest.raises(IntegrityError, match=r"cannot be read|no whole GraphDef"):
+    with pytest.raises(IntegrityError, match=r"cannot be read|no whole GraphDef|not a whole safetensors file"):
         convert(tmp_path / name, tmp_path / "out.safetensors", trust=True)
 
 
@@ -349,7 +349,7 @@ def test_a_damaged_file_is_said_to_be_so_and_never_a_traceback(save: Save, two: 
         damaged[generator.integers(0, len(data), 4)] = generator.integers(0, 256, 4)
         file.write_bytes(damaged.tobytes())
         try:
-            convert_weights.read(file, trust=False)
+            published_files.read(file, trust=False)
         except (IntegrityError, UsageError):
             refused += 1
     assert refused > 5
@@ -362,10 +362,10 @@ def test_a_file_is_known_by_its_digest_whatever_it_is_called(
     with pytest.raises(IntegrityError, match="is no known file of `vgg16`: its sha256 is") as caught:
         convert(file, target, any_digest=False)
     assert "--any-digest" in (caught.value.hint or "")
-    assert convert_weights.main(["vgg16", str(file), str(target)]) == Exit.INTEGRITY
+    assert app.run(["weights", "convert", "vgg16", str(file), "--out", str(target)]) == Exit.INTEGRITY
     first = vgg16.WEIGHTS.published[0]._replace(sha256=plain_file.file_digest(file, from_disk=True))
     monkeypatch.setattr(vgg16, "WEIGHTS", dataclasses.replace(vgg16.WEIGHTS, published=(first,)))
-    assert convert_weights.main(["vgg16", str(file), str(target)]) == Exit.DONE
+    assert app.run(["weights", "convert", "vgg16", str(file), "--out", str(target)]) == Exit.DONE
     loaded = vgg16.load(target).loaded
     assert loaded is not None and loaded.is_verified and loaded.published == first.file
     assert loaded.published_digest == plain_file.file_digest(file, from_disk=True)
@@ -385,11 +385,14 @@ def test_a_file_of_unknown_digest_is_known_by_name_and_size_and_stays_unverified
         convert(file, target, any_digest=False, overwrite=True)
 
 
-def test_the_script_says_what_is_wrong_and_leaves_with_its_code(checkout: Path, tmp_path: Path):
-    command = [sys.executable, str(checkout / "tools" / "convert_weights.py"), "clip", "ViT-B-32.pt"]
-    done = subprocess.run([*command, str(tmp_path / "a.safetensors")], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == Exit.MISSING and done.stdout == ""
-    assert "error: `ViT-B-32.pt` does not exist" in done.stderr and "353,976,522 bytes" in done.stderr
+def test_the_command_says_what_is_wrong_and_leaves_with_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert app.run(["weights", "convert", "clip", "ViT-B-32.pt"]) == Exit.MISSING
+    out, said = capsys.readouterr()
+    assert out == "" and "error: `ViT-B-32.pt` does not exist" in said and "353,976,522 bytes" in said
+    assert "`inrflow weights convert clip ViT-B-32.pt --trust`" in said
 
 
 def test_an_existing_target_stays(two: dict[str, Tensor], tmp_path: Path):
@@ -404,11 +407,21 @@ def test_an_existing_target_stays(two: dict[str, Tensor], tmp_path: Path):
         convert(file, tmp_path / "vgg16.pt")
 
 
-def test_nothing_of_inrflow_imports_the_script(checkout: Path):
-    for folder in ("inrflow_core", "inrflow_cli"):
-        for path in (checkout / folder).rglob("*.py"):
-            text = path.read_text(encoding="utf-8")
-            assert "import convert_weights" not in text and "torch.jit" not in text, path
+def test_one_file_alone_loads_torchscript_and_one_command_alone_reads_it(checkout: Path):
+    sources = {
+        path.relative_to(checkout).as_posix(): path.read_text(encoding="utf-8")
+        for folder in ("inrflow_core", "inrflow_cli")
+        for path in (checkout / folder).rglob("*.py")
+    }
+    assert [path for path, text in sources.items() if "torch.jit" in text] == [
+        "inrflow_core/weights/published_files.py"
+    ]
+    assert [path for path, text in sources.items() if "published_files" in text] == [
+        "inrflow_core/weights/conversion.py"
+    ]
+    assert [path for path, text in sources.items() if re.search(r"import .*\bconversion\b", text)] == [
+        "inrflow_cli/commands/weights.py"
+    ]
 
 
 def test_constants_of_every_form_are_read_and_damage_is_said(tmp_path: Path):
