@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -70,32 +68,18 @@ def _look() -> dict[str, Any]:
     """The machine and the weights of feature networks, as tables and as one object."""
     from inrflow_core.feature_networks import _weights_file
     from inrflow_core.runs import run
+    from inrflow_core.weights import inventory
 
     hardware = diagnosis.hardware(run.runs_dir())
     console.table(("machine", ""), _rows(hardware))
     folder = _weights_file.default_folder()
-    found = _weights(folder)
+    found = {name: path.exists() for name, path in inventory.network_paths(folder).items()}
     present = [name for name, is_there in found.items() if is_there]
     console.result(
         f"weights of feature networks in `{folder}`: {', '.join(present) or 'none'}; absent: "
-        f"{', '.join(name for name in found if name not in present) or 'none'} (docs/feature-weights.md)"
+        f"{', '.join(name for name in found if name not in present) or 'none'} (`inrflow weights list`)"
     )
     return {"hardware": asdict(hardware), "weights": {"folder": str(folder), **found}}
-
-
-def _weights(folder: Path) -> Mapping[str, bool]:
-    """Whether the weights of each feature network are in the folder."""
-    from inrflow_core import registry
-
-    found = {}
-    for name in registry.names("feature_networks"):
-        file = registry.find("feature_networks", name)
-        if getattr(file, "KIND", None) == "embedder":
-            if not file.IS_PLACEHOLDER:
-                found[name] = (folder / name).is_dir()
-        elif file.WEIGHTS is not None:
-            found[name] = (folder / file.WEIGHTS.file).is_file()
-    return found
 
 
 def _rows(hardware: Hardware) -> list[tuple[str, str]]:

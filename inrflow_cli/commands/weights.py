@@ -177,7 +177,7 @@ def _plain(value: Entry | Verified) -> dict[str, Any]:
 
 
 def _show(entries: Sequence[Entry], folder: Path) -> None:
-    """The table of all weights; on a narrow terminal without pages and licenses."""
+    """The table of all weights; in a narrow terminal without pages and licenses."""
     columns = {
         "weights": lambda entry: entry.name,
         "used for": lambda entry: entry.use,
@@ -187,7 +187,7 @@ def _show(entries: Sequence[Entry], folder: Path) -> None:
         "page": lambda entry: entry.sources[0].page,
         "license": lambda entry: entry.sources[0].license,
     }
-    if console.stderr().width < WIDE:
+    if console.results().width < WIDE:
         del columns["page"], columns["license"], columns["looked for"]
     console.table(tuple(columns), [tuple(cell(entry) for cell in columns.values()) for entry in entries])
     console.info(
@@ -211,7 +211,7 @@ def _describe(entry: Entry) -> None:
         facts = {"bytes": size, "sha256": source.sha256 or "unknown", "page": source.page, "license": source.license}
         console.table((source.file, ""), list(facts.items()))
     for line in _next_commands(entry):
-        console.info(line)
+        console.result(line)
 
 
 def _next_commands(entry: Entry) -> list[str]:
@@ -230,6 +230,6 @@ def _next_commands(entry: Entry) -> list[str]:
 def _report(done: Verified) -> None:
     """One line for weights that passed."""
     shapes = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in done.outputs.items())
-    console.info(f"{done.name}: whole, sha256 {done.sha256}" + (f"; {shapes}" if shapes else ""))
+    console.result(f"{done.name}: whole, sha256 {done.sha256}" + (f"; {shapes}" if shapes else ""))
     if done.note:
         console.warn(done.note)

@@ -17,8 +17,7 @@ SLICES = 14
 """Steps of depth: farther parts are drawn first, thinner and paler."""
 SAMPLE, REFERENCE = "#d9731a", "#2f8f4e"
 """Orange and green, as in the paper's figure 3."""
-THIN, THICK = 1.2, 3.4
-PALEST = 0.35
+THIN, THICK, PALEST = 1.2, 3.4, 0.35
 
 
 def section(content: ProteinTable) -> str:

@@ -61,23 +61,34 @@ def entries(folder: Path | None = None) -> list[Entry]:
     Args:
         folder: where to look; default: `_weights_file.default_folder`.
     """
-    folder = folder or _weights_file.default_folder()
     uses = _metrics_by_network()
     found = []
+    for name, path in network_paths(folder).items():
+        part: Any = registry.find("feature_networks", name)
+        if part.KIND == "embedder":
+            found.append(_of_folder(name, part, path))
+        else:
+            use = ", ".join(uses[name]) if part.KIND == "extractor" else "loss of latent diffusion's autoencoder"
+            found.append(_of_network(name, use, part.WEIGHTS, path))
+    return found + [_of_model(name) for name in shipped.names()]
+
+
+def network_paths(folder: Path | None = None) -> dict[str, Path]:
+    """Where the weights of each feature network that has any are looked for, by name."""
+    folder = folder or _weights_file.default_folder()
+    paths = {}
     for name in registry.names("feature_networks"):
         part: Any = registry.find("feature_networks", name)
         if part.KIND == "embedder":
-            if not part.IS_PLACEHOLDER:
-                found.append(_of_folder(name, part, folder / name))
+            paths |= {} if part.IS_PLACEHOLDER else {name: folder / name}
         elif part.WEIGHTS is not None:
-            use = ", ".join(uses[name]) if part.KIND == "extractor" else "loss of latent diffusion's autoencoder"
-            found.append(_of_network(name, use, part.WEIGHTS, folder))
-    return found + [_of_model(name) for name in shipped.names()]
+            paths[name] = folder / part.WEIGHTS.file
+    return paths
 
 
 def names() -> list[str]:
     """The names of all entries."""
-    return [entry.name for entry in entries()]
+    return [*network_paths(), *shipped.names()]
 
 
 def _metrics_by_network() -> dict[str, list[str]]:
@@ -92,8 +103,7 @@ def _metrics_by_network() -> dict[str, list[str]]:
     return titles
 
 
-def _of_network(name: str, use: str, weights: _weights_file.Weights, folder: Path) -> Entry:
-    path = folder / weights.file
+def _of_network(name: str, use: str, weights: _weights_file.Weights, path: Path) -> Entry:
     files = (*weights.published, *([] if weights.second is None else [weights.second]))
     sources = tuple(Source(one.file, one.bytes, one.sha256, one.page, one.license) for one in files)
     digest = published = problem = None

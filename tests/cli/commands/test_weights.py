@@ -66,7 +66,7 @@ def test_the_command_that_a_hint_names_makes_the_weights_that_were_absent(
         _weights_file.find("i3d", {})
     assert f"`{narrow}`" in (caught.value.hint or "")
     assert run(["weights", "list", "i3d"]) == 0
-    commands = [line for line in capsys.readouterr().err.splitlines() if line.startswith("inrflow weights convert")]
+    commands = [line for line in capsys.readouterr().out.splitlines() if line.startswith("inrflow weights convert")]
     (command,) = [command for command in commands if narrow in command]
     assert run(shlex.split(command)[1:]) == 0
     assert _weights_file.find("i3d", {}) == Path("weights/i3d.safetensors") and (folder / "i3d.safetensors").is_file()
