@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from inrflow_cli import console
+from inrflow_cli import console, help_groups
 from inrflow_core.errors import Exit, InrflowError, Interrupted, MissingError, OutOfMemory, UsageError, did_you_mean
 from inrflow_core.runtime.progress import first_line
 
@@ -61,7 +61,7 @@ class Commands(TyperGroup):
                 single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP, context_settings=SETTINGS)
                 single.command(cmd_name)(command)
                 command = single
-            self.commands[cmd_name] = typer.main.get_command(command)
+            self.commands[cmd_name] = help_groups.arrange(typer.main.get_command(command), cmd_name)
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

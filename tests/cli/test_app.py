@@ -8,11 +8,12 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
-from inrflow_cli import app, console
+from inrflow_cli import app, console, help_groups
 from inrflow_core.errors import Diverged
 from inrflow_core.sample_files import writer
 
@@ -61,6 +62,48 @@ def test_every_command_is_in_the_help_with_a_sentence():
     text = program("--help", COLUMNS="200").stdout
     for name in app.COMMANDS:
         assert [line for line in text.splitlines() if f" {name} " in line and line.rstrip("│ ").endswith(".")], name
+
+
+def parsed(name: str) -> Any:
+    return app.typer.main.get_command(app.app).get_command(None, name)  # pyright: ignore
+
+
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_the_options_of_a_command_are_in_panels_by_what_they_are_for(name: str):
+    options = [one for one in parsed(name).params if one.param_type_name == "option"]
+    panels = [one.rich_help_panel for one in options]
+    if len(options) < help_groups.LEAST:
+        assert set(panels) == {None}
+        return
+    order = list(help_groups.PANELS)
+    assert panels == sorted(panels, key=order.index)
+    assert len(options) <= 12 or max(map(panels.count, panels)) <= len(options) * 2 / 3
+    text = program(name, "--help", COLUMNS="100").stdout
+    assert all(f"─ {panel} ─" in text for panel in panels) and "─ Options ─" not in text and " -h " in text
+
+
+def test_every_option_of_the_panels_is_one_of_a_command():
+    known = {option for name in app.COMMANDS for one in parsed(name).params for option in one.opts} | {"--help"}
+    tables = [help_groups.PANELS, *help_groups.ELSEWHERE.values()]
+    named = [option for table in tables for options in table.values() for option in options.split()]
+    once = " ".join(help_groups.PANELS.values()).split()
+    assert set(named) <= known and len(set(once)) == len(once)
+
+
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_the_help_ends_with_examples_whose_options_exist(name: str):
+    known = {option for one in parsed(name).params for option in (*one.opts, *one.secondary_opts)}
+    text = " ".join(program(name, "--help", COLUMNS="200").stdout.split())
+    for line, what in help_groups.EXAMPLES[name]:
+        assert line.split()[:2] == ["inrflow", name] and f"{what}: {line}" in text.partition("Examples:")[2]
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", line)) <= known
+
+
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_the_help_fits_a_narrow_terminal(name: str):
+    text = program(name, "--help", COLUMNS="70").stdout
+    assert max(map(len, text.splitlines())) <= 70
+    assert all(option in text for one in parsed(name).params for option in one.opts if option.startswith("--"))
 
 
 def test_the_version_goes_to_stdout_alone():
