@@ -18,7 +18,6 @@ from inrflow_core.evaluation.gather import EvaluationSettings, Gatherer
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Score
 from inrflow_core.metrics._inputs import Cost, InputSpec, MetricInputs, ReferenceStats
-from inrflow_core.metrics._shape_inputs import ItemSpec, ItemValues
 from inrflow_core.metrics._view_inputs import ViewScores
 from inrflow_core.sample_files import scene_views
 from inrflow_core.sample_files.collection import SampleCollection
@@ -33,6 +32,7 @@ class Evaluator:
         self.reference, self.settings = reference, settings
         self._context = Gatherer(settings)
         self._samples: EvaluatedSamples | None = None
+        self._items: dict[str, dict[str, float]] = {}
         self._views: SampleCollection | None = None
 
     def verify(self, items: SampleCollection) -> None:
@@ -52,12 +52,14 @@ class Evaluator:
         """
         if self._samples is not samples:
             self._context.forget_samples()
-            self._samples = samples
+            self._samples, self._items = samples, {}
         context = self._context.sharing(_alike(metric.inputs, [metric, *all_metrics]))
         items = scene_views.as_images(samples.items) if _is_of_views(metric, samples.items) else samples.items
         reference = self._reference_of(metric) if samples.originals is None else samples.originals
         inputs = metric.inputs.gather(items, reference, context)
         value = metric.compute(inputs)
+        if items := metric.item_values(inputs):
+            self._items[metric.full] = items
         num_samples, num_references = inputs.counts()
         specs = metric.inputs.features
         return Score(
@@ -85,15 +87,10 @@ class Evaluator:
         gathered = {metric.full: self._context.gathered(metric.inputs.key()) for metric in metrics}
         return {name: inputs.per_scene() for name, inputs in gathered.items() if isinstance(inputs, ViewScores)}
 
-    def cached_items(self, samples: EvaluatedSamples, metrics: Sequence[MetricSpec]) -> dict[str, dict[str, float]]:
+    def cached_items(self, samples: EvaluatedSamples) -> dict[str, dict[str, float]]:
         """The value of each item by the full names of the metrics of single items that were computed of these samples."""
         assert self._samples is samples
-        found = {}
-        for metric in metrics:
-            inputs = self._context.gathered(metric.inputs.key())
-            if isinstance(inputs, ItemValues) and isinstance(metric.inputs, ItemSpec):
-                found[metric.full] = inputs.per_item(metric.inputs.measure)
-        return found
+        return dict(self._items)
 
     def check(self, metrics: Sequence[MetricSpec]) -> None:
         """Raise UsageError unless the reference fits every metric; metrics whose weights are absent are skipped."""

@@ -230,7 +230,7 @@ def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
                 failed[metric.full] = error
         proteins = ready.evaluator.cached(sample_set, Structures)
         scenes = ready.evaluator.cached_views(sample_set, ready.computed) if scores else {}
-        items = ready.evaluator.cached_items(sample_set, ready.computed) if scores else {}
+        items = ready.evaluator.cached_items(sample_set) if scores else {}
         scored.append(results.SampleScores(sample_set, scores, proteins, scenes, items))
     if distributed.find(os.environ, "cpu").rank != 0:
         return None

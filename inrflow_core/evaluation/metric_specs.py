@@ -12,6 +12,7 @@ from inrflow_core.feature_networks import _contract as network_contract
 from inrflow_core.metrics import _contract
 from inrflow_core.metrics._contract import Metric
 from inrflow_core.metrics._inputs import OF_ENCODED, InputSpec, MetricInputs, ReferenceStats
+from inrflow_core.metrics._shape_inputs import ItemSpec, ItemValues
 from inrflow_core.sample_files.collection import SampleCollection
 
 ALIASES = {"1-nna": "one-nna", "is": "inception-score"}
@@ -56,6 +57,12 @@ class MetricSpec:
     def compute(self, inputs: MetricInputs) -> float:
         """Its value; raises UsageError if it cannot be computed from these inputs."""
         return self.metric.file.compute(inputs, self.protocol)
+
+    def item_values(self, inputs: MetricInputs) -> dict[str, float]:
+        """Its value for each item by the item's name; empty where it has none of single items. Raises as `compute`."""
+        if isinstance(inputs, ItemValues) and isinstance(self.inputs, ItemSpec):
+            return inputs.per_item(self.inputs.measure)
+        return self.metric.item_values(inputs, self.protocol)
 
 
 def metrics_of_domain(domain: str) -> list[str]:

@@ -43,7 +43,7 @@ class SampleScores:
     scenes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """For views of scenes: by metric and scene, the mean over the scene's views."""
     items: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """For reconstructed or drawn shapes: by metric and shape, or text, its value."""
+    """By metric of single items and the item's name, its value."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from inrflow_core.metrics._inputs import (
     MatchedBy,
     MetricInputs,
     ReferenceStats,
+    all_of,
     items_of,
     rows_in_groups,
 )
@@ -81,7 +82,7 @@ class DistanceSpec(InputSpec):
         items, spec = items_of(reference), self._covering(context.alike)
         distances = context.once(spec, lambda: context.distances(samples, items, spec))
         return (
-            replace(distances, own_reference=context.match(samples, items).reference_index)
+            replace(distances, own_reference=context.match(samples, items).reference_index, names=samples.item_names())
             if self.is_paired
             else distances
         )
@@ -103,6 +104,8 @@ class Distances(MetricInputs):
     among_reference: Float64[np.ndarray, "R R"] | None = None
     own_reference: Int64[np.ndarray, " N"] | None = None
     """Each sample's own reference, if the spec has `is_paired`."""
+    names: Sequence[str] = ()
+    """Of the samples, if the spec has `is_paired`."""
 
     def counts(self) -> tuple[int, int]:
         samples, references = self.across.shape
@@ -112,7 +115,8 @@ class Distances(MetricInputs):
         """Some groups of both sides; of the samples alone if each has its own reference."""
         if self.own_reference is not None:
             rows = rows_in_groups(len(self.across), groups, num_groups)
-            return Distances(self.across[rows], own_reference=self.own_reference[rows])
+            names = all_of(self.names, rows) if self.names else ()
+            return Distances(self.across[rows], own_reference=self.own_reference[rows], names=names)
         rows, columns = (rows_in_groups(count, groups, num_groups) for count in self.across.shape)
         return Distances(
             self.across[np.ix_(rows, columns)],

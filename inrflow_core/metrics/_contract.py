@@ -43,6 +43,7 @@ class MetricFile(Protocol):
         ...
 
 
+ItemValues = Callable[[Any, str], dict[str, float]]
 Remark = Callable[[Any, str], str | None]
 JackknifeValues = Callable[[Any, str, int], Float64[np.ndarray, " P"]]
 SubsetValues = Callable[[Any, str, Bool[np.ndarray, "V G"]], Float64[np.ndarray, " V"]]
@@ -59,6 +60,8 @@ class Metric:
     """`COMPANION`: the metric that is always computed beside it, by the same protocol."""
     remark: Remark = lambda inputs, protocol: None
     """`remark(inputs, protocol)`: a remark on the value, or None."""
+    item_values: ItemValues = lambda inputs, protocol: {}
+    """`item_values(inputs, protocol)`: where the value is a mean over items, that of each by its name."""
     bounds: tuple[float, float] = (-math.inf, math.inf)
     """`BOUNDS`: the smallest and largest possible value; the interval ends there."""
     counts_neighbors: bool = False
@@ -95,6 +98,7 @@ OPTIONAL = {
     "COUNTS_NEIGHBORS": "counts_neighbors",
     "COMPANION": "companion",
     "remark": "remark",
+    "item_values": "item_values",
     "jackknife_values": "jackknife_values",
     "subset_values": "subset_values",
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -18,7 +18,9 @@ from inrflow_core.metrics._inputs import (
     MatchedBy,
     MetricInputs,
     ReferenceStats,
+    all_of,
     assign_groups,
+    by_name,
     items_of,
     rows_in_groups,
 )
@@ -58,6 +60,15 @@ class Pairs(MetricInputs):
 
     samples: UInt8[np.ndarray, "N *size C"]
     reference: UInt8[np.ndarray, "N *size C"]
+    names: Sequence[str] = ()
+    """Of the samples."""
+    cached_values: dict[str, Float64[np.ndarray, " N"]] = field(default_factory=dict)
+
+    def each(self, name: str, measure: Callable[[], Float64[np.ndarray, " N"]]) -> Float64[np.ndarray, " N"]:
+        """A measure of every pair, computed once under its name."""
+        if name not in self.cached_values:
+            self.cached_values[name] = measure()
+        return self.cached_values[name]
 
     def counts(self) -> tuple[int, int]:
         return len(self.samples), len(self.reference)
@@ -65,7 +76,7 @@ class Pairs(MetricInputs):
     def select_groups(self, groups: Collection[int], num_groups: int) -> Pairs:
         """The pairs of some groups."""
         rows = rows_in_groups(len(self.samples), groups, num_groups)
-        return Pairs(self.samples[rows], self.reference[rows])
+        return Pairs(self.samples[rows], self.reference[rows], all_of(self.names, rows) if self.names else ())
 
 
 def pair_by_name(samples: Items, reference: Items) -> Pairs:
@@ -83,13 +94,13 @@ def pair_by_name(samples: Items, reference: Items) -> Pairs:
     references = reference.read(range(reference.count))
     indices = {name: index for index, name in enumerate(references.names)}
     if len(indices) == len(references.names) and set(images.names) <= set(indices):
-        return Pairs(images.values, references.values[[indices[name] for name in images.names]])
+        return Pairs(images.values, references.values[[indices[name] for name in images.names]], images.names)
     if len(images.values) != len(references.values):
         raise UsageError(
             f"{len(images.values):,} samples cannot be paired with {len(references.values):,} references of other names",
             hint="give as many references in the same order, or files of the same names",
         )
-    return Pairs(images.values, references.values)
+    return Pairs(images.values, references.values, images.names)
 
 
 def checked(inputs: Pairs) -> Pairs:
@@ -118,3 +129,8 @@ def means_without_each(values: Float64[np.ndarray, " N"], parts: int) -> Float64
 def psnr_of_each(pairs: Pairs) -> Float64[np.ndarray, " N"]:
     """PSNR of each pair, in dB; equal images count as if one number differed by one level."""
     return _contract.psnr_of_each(pairs.samples, pairs.reference)
+
+
+def psnr_by_name(inputs: Pairs, protocol: str) -> dict[str, float]:
+    """PSNR of each pair, by the name of the sample; raises UsageError as `checked`."""
+    return by_name(inputs.names, psnr_of_each(checked(inputs)))

@@ -276,6 +276,12 @@ class InputSpec(ABC):
         return [timer.features(spec, num_samples) for spec in self.features]
 
 
+def by_name(names: Sequence[str], values: Float64[np.ndarray, " N"]) -> dict[str, float]:
+    """Values by the names of their items; by their numbers from 0 on where two items have the same name."""
+    keys = names if len(set(names)) == len(values) else [str(number) for number in range(len(values))]
+    return dict(zip(keys, values.tolist(), strict=True))
+
+
 def items_of(reference: ItemsT | ReferenceStats) -> ItemsT:
     """The items of a reference; raises UsageError for statistics."""
     if isinstance(reference, ReferenceStats):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from inrflow_core.metrics._inputs import (
     MatchedBy,
     MetricInputs,
     ReferenceStats,
+    all_of,
     items_of,
     rows_in_groups,
 )
@@ -58,7 +59,7 @@ class MatchedFeatureSpec(InputSpec):
             for spec, matched in ((self.clouds, context.matched_clouds), (self.images, context.matched_images)):
                 unique, index = matched(samples, items)
                 rows.append(context.features(unique, spec, (spec.output,)).select_rows(spec.output)[index])
-            return Matches(*rows)
+            return Matches(*rows, names=samples.item_names())
 
         return context.once(self.key(), read)
 
@@ -73,6 +74,8 @@ class Matches(MetricInputs):
     samples: Float32[np.ndarray, "N F"]
     reference: Float32[np.ndarray, "N F"]
     images: Float32[np.ndarray, "N F"]
+    names: Sequence[str] = ()
+    """Of the samples."""
 
     def counts(self) -> tuple[int, int]:
         return len(self.samples), len(self.reference)
@@ -80,4 +83,5 @@ class Matches(MetricInputs):
     def select_groups(self, groups: Collection[int], num_groups: int) -> Matches:
         """Some groups of the samples."""
         rows = rows_in_groups(len(self.samples), groups, num_groups)
-        return Matches(self.samples[rows], self.reference[rows], self.images[rows])
+        names = all_of(self.names, rows) if self.names else ()
+        return Matches(self.samples[rows], self.reference[rows], self.images[rows], names)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core.errors import UsageError
+from inrflow_core.metrics._inputs import by_name
 from inrflow_core.metrics._protein_inputs import Protein, Structures, StructureSpec
 from inrflow_core.proteins.structure import Structure
 
@@ -55,6 +56,11 @@ class PairMetric:
         scores = self.values(inputs, protocol)
         return average_over_proteins(scores, protocol, higher_is_better=self.higher_is_better)
 
+    def item_values(self, inputs: Structures, protocol: str) -> dict[str, float]:
+        """Of each protein by its name, the mean or the best of its samples; raises UsageError as `values`."""
+        means = means_of_proteins(self.values(inputs, protocol), protocol, higher_is_better=self.higher_is_better)
+        return by_name([protein.name for protein in inputs.proteins], means)
+
     def remark(self, inputs: Structures, protocol: str) -> str | None:
         """The best of several samples beside their mean."""
         scores = self.values(inputs, protocol)
@@ -86,6 +92,11 @@ class StructureMetric:
         """Mean over proteins of the mean over samples; raises UsageError as `values`."""
         return float(np.mean([each.mean() for each in self.values(inputs, protocol)]))
 
+    def item_values(self, inputs: Structures, protocol: str) -> dict[str, float]:
+        """Of each protein by its name, the mean over its samples; raises UsageError as `values`."""
+        means = np.array([each.mean() for each in self.values(inputs, protocol)])
+        return by_name([protein.name for protein in inputs.proteins], means)
+
     def remark(self, inputs: Structures, protocol: str) -> str | None:
         """The value of the references."""
         value = reference_value(inputs, lambda structure: self.of_structure(structure, protocol))
@@ -115,8 +126,13 @@ def values(inputs: Structures, name: str, of_sample: Callable[[Protein, int], fl
 
 def average_over_proteins(scores: Values, protocol: str, *, higher_is_better: bool) -> float:
     """Mean over proteins of the mean, or of the best, of each protein's samples."""
+    return float(means_of_proteins(scores, protocol, higher_is_better=higher_is_better).mean())
+
+
+def means_of_proteins(scores: Values, protocol: str, *, higher_is_better: bool) -> Float64[np.ndarray, " N"]:
+    """Of each protein the mean, or the best, of its samples."""
     best = np.max if higher_is_better else np.min
-    return float(np.mean([best(each) if protocol.endswith(":best") else each.mean() for each in scores]))
+    return np.array([best(each) if protocol.endswith(":best") else each.mean() for each in scores])
 
 
 def remark(inputs: Structures, scores: Values, protocol: str, *, higher_is_better: bool) -> str | None:

@@ -29,7 +29,12 @@ def ssim_of_each(pairs: Pairs, protocol: str) -> Float64[np.ndarray, " N"]:
         )
     margin = RADIUS if protocol == "inside" else 0
     pixels = np.s_[margin : height - margin, margin : width - margin]
-    return np.array([_similarities(*pair)[pixels].mean() for pair in zip(pairs.samples, pairs.reference, strict=True)])
+
+    def measure() -> Float64[np.ndarray, " N"]:
+        both = zip(pairs.samples, pairs.reference, strict=True)
+        return np.array([_similarities(*pair)[pixels].mean() for pair in both])
+
+    return pairs.each(f"ssim:{protocol}", measure)
 
 
 def _similarities(x: UInt8[np.ndarray, "H W C"], y: UInt8[np.ndarray, "H W C"]) -> Float64[np.ndarray, "H W C"]:

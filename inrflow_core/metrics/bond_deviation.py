@@ -32,3 +32,4 @@ def deviation(structure: Structure, protocol: str) -> float:
 
 _METRIC = _protein_averages.StructureMetric("bond-deviation", deviation, "Å")
 inputs, compute, values, remark = _METRIC.inputs, _METRIC.compute, _METRIC.values, _METRIC.remark
+item_values = _METRIC.item_values

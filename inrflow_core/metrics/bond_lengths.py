@@ -33,3 +33,4 @@ def share(structure: Structure, protocol: str) -> float:
 
 _METRIC = _protein_averages.StructureMetric("bond-lengths", share, "%")
 inputs, compute, values, remark = _METRIC.inputs, _METRIC.compute, _METRIC.values, _METRIC.remark
+item_values = _METRIC.item_values

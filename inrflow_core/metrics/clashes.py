@@ -31,3 +31,4 @@ def per_thousand(structure: Structure, protocol: str = "heavy") -> float:
 
 _METRIC = _protein_averages.StructureMetric("clashes", per_thousand, "/1000 atoms")
 inputs, compute, values, remark = _METRIC.inputs, _METRIC.compute, _METRIC.values, _METRIC.remark
+item_values = _METRIC.item_values

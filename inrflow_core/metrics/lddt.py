@@ -35,3 +35,4 @@ def of_pair(protein: Protein, index: int, atoms: str) -> float:
 
 _METRIC = _protein_averages.PairMetric("lddt", of_pair, higher_is_better=HIGHER_IS_BETTER)
 compute, values, remark = _METRIC.compute, _METRIC.values, _METRIC.remark
+item_values = _METRIC.item_values

@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from inrflow_core.metrics import _point_protocols
 from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 from inrflow_core.metrics._image_pairs import means_without_each
+from inrflow_core.metrics._inputs import by_name
 
 TITLE = "distance to the right one"
 DOMAIN = "points"
@@ -37,6 +38,11 @@ def compute(inputs: Distances, protocol: str) -> float:
         UsageError: there are fewer than two samples or references.
     """
     return float(to_own_reference(inputs).mean() * unit_factor(protocol))
+
+
+def item_values(inputs: Distances, protocol: str) -> dict[str, float]:
+    """Of each sample by its name, in the unit; raises as `compute`."""
+    return by_name(inputs.names, to_own_reference(inputs) * unit_factor(protocol))
 
 
 def jackknife_values(inputs: Distances, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:

@@ -16,6 +16,7 @@ from inrflow_core.metrics._image_pairs import (
     Pairs,
     checked,
     means_without_each,
+    psnr_by_name,
     psnr_of_each,
 )
 
@@ -24,6 +25,7 @@ DOMAIN = "image"
 PROTOCOLS = ("rgb",)
 HIGHER_IS_BETTER = True
 MIN_ITEMS = _image_pairs.MIN_ITEMS
+item_values = psnr_by_name
 
 
 def unit(protocol: str) -> str:

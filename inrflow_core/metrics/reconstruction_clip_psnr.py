@@ -10,13 +10,21 @@ import numpy as np
 from jaxtyping import Float64
 
 from inrflow_core.metrics import _image_pairs
-from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each, psnr_of_each
+from inrflow_core.metrics._image_pairs import (
+    ImagePairSpec,
+    Pairs,
+    checked,
+    means_without_each,
+    psnr_by_name,
+    psnr_of_each,
+)
 
 TITLE = "reconstruction PSNR of clips"
 DOMAIN = "video"
 PROTOCOLS = ("held-out:rgb",)
 HIGHER_IS_BETTER = True
 MIN_ITEMS = _image_pairs.MIN_ITEMS
+item_values = psnr_by_name
 
 
 def unit(protocol: str) -> str:

@@ -7,6 +7,7 @@ from jaxtyping import Float64
 
 from inrflow_core.metrics import _image_pairs
 from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
+from inrflow_core.metrics._inputs import by_name
 from inrflow_core.metrics._ssim import ssim_of_each
 
 TITLE = "reconstruction SSIM"
@@ -33,6 +34,11 @@ def compute(inputs: Pairs, protocol: str) -> float:
         UsageError: images are smaller than the window, or as `_image_pairs.checked`.
     """
     return float(_per_image(inputs, protocol).mean())
+
+
+def item_values(inputs: Pairs, protocol: str) -> dict[str, float]:
+    """Of each image by its name; raises as `compute`."""
+    return by_name(inputs.names, _per_image(inputs, protocol))
 
 
 def jackknife_values(inputs: Pairs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:

@@ -14,6 +14,7 @@ from jaxtyping import Float64
 
 from inrflow_core.metrics import _image_pairs
 from inrflow_core.metrics._image_pairs import ImagePairSpec, Pairs, checked, means_without_each
+from inrflow_core.metrics._inputs import by_name
 from inrflow_core.metrics._ssim import ssim_of_each
 
 TITLE = "SSIM"
@@ -40,6 +41,11 @@ def compute(inputs: Pairs, protocol: str) -> float:
         UsageError: images are smaller than the window, or as `_image_pairs.checked`.
     """
     return float(ssim_of_each(checked(inputs), protocol).mean())
+
+
+def item_values(inputs: Pairs, protocol: str) -> dict[str, float]:
+    """Of each image by its name; raises as `compute`."""
+    return by_name(inputs.names, ssim_of_each(checked(inputs), protocol))
 
 
 def jackknife_values(inputs: Pairs, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:

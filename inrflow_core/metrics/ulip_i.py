@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64
 
 from inrflow_core.errors import UsageError
 from inrflow_core.metrics._image_pairs import means_without_each
-from inrflow_core.metrics._inputs import FeatureSpec
+from inrflow_core.metrics._inputs import FeatureSpec, by_name
 from inrflow_core.metrics._matched_inputs import MatchedFeatureSpec, Matches
 
 TITLE = "ULIP-I"
@@ -46,6 +46,12 @@ def compute(inputs: Matches, protocol: str) -> float:
     """
     matches = checked(inputs)
     return float(cosines(matches.samples, matches.images).mean())
+
+
+def item_values(inputs: Matches, protocol: str) -> dict[str, float]:
+    """Of each sample by its name; raises as `compute`."""
+    matches = checked(inputs)
+    return by_name(matches.names, cosines(matches.samples, matches.images))
 
 
 def jackknife_values(inputs: Matches, protocol: str, parts: int) -> Float64[np.ndarray, " P"]:

@@ -490,6 +490,10 @@ def test_clouds_are_compared_with_the_object_of_their_name(tmp_path, capsys):
     ]
     assert refused(capsys, *words).endswith("`ulip-i:gray` needs 10,000")
     assert evaluate("--samples", "mine", "--reference", "theirs", "--metrics", "paired-cd", "--out", "out") == 0
+    (paired,) = metrics_of(tmp_path / "out")["results"]
+    (items,) = paired["items"].values()
+    assert len(items) == paired["samples"]["count"]
+    assert np.mean([*items.values()]) == pytest.approx(paired["scores"][0]["value"], rel=1e-12)
     (score,) = metrics_of(tmp_path / "out")["results"][0]["scores"]
     assert score["value"] < 1e-3 and "to the 2 others" in score["note"] and "of 100.0 % of 3 samples" in score["note"]
 

@@ -64,6 +64,11 @@ def test_a_folder_of_predictions_is_compared_with_the_references_of_their_names(
     low, high = lddt["interval"]
     assert 0.6 < low < lddt["value"] < high < 1 and lddt["note"].startswith("best of 2 samples of each protein: 0.9")
     assert by_metric["bond-lengths:backbone"]["note"] == "of the references: 100 %"
+    items = json.loads((tmp_path / "out" / "metrics.json").read_text())["results"][0]["items"]
+    assert list(items) == list(by_metric)
+    for name, values in items.items():
+        assert sorted(values) == sorted(SEQUENCES)
+        assert np.mean([*values.values()]) == pytest.approx(by_metric[name]["value"], rel=1e-12)
 
 
 def test_the_page_shows_the_worst_and_the_best_first(folders: tuple[Path, Path], tmp_path: Path):
