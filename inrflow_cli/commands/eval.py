@@ -42,6 +42,14 @@ Samples = Annotated[
         help="Samples: an .h5, .npz or .npy file, or a folder of images, point clouds or structures; may be repeated.",
     ),
 ]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name",
+        metavar="TEXT",
+        help="Label in the table, the page and `--format`, as in a paper: one for each `--samples`, then for each `--run`, in order.",
+    ),
+]
 Reference = Annotated[
     Path | None,
     typer.Option(
@@ -153,6 +161,7 @@ def eval(
     out: Out = None,
     run: Runs = None,
     samples: Samples = None,
+    names: Names = None,
     reference: Reference = None,
     metrics: Metrics = None,
     split: Split = None,
@@ -197,6 +206,7 @@ def eval(
 
     Runs are sampled first. Run the same command again to resume.
     """
+    from inrflow_cli.views import lists
     from inrflow_core.evaluation import job as evaluation
     from inrflow_core.evaluation import sweep as sweeps
     from inrflow_core.evaluation.sampling_plan import SamplingSettings
@@ -206,8 +216,6 @@ def eval(
 
         torch.set_num_threads(threads)
     if show:
-        from inrflow_cli.views import lists
-
         lists.show_metrics(as_json=json)
         return
     if out is None:
@@ -221,8 +229,8 @@ def eval(
         of_runs |= {"guidance-interval": guidance_interval, "sampler": sampler, "steps": steps, "set": override}
         of_runs |= {"resolution": resolution, "view": view, "samples-per-item": samples_per_item, "noise": noise}
         of_runs |= {"ema": ema, "batch": batch, "guide-run": guide_run, "sweep": sweep}
-        hint = "leave it out, or add `--run DIR`"
-        reject_options({f"--{name}": value for name, value in of_runs.items()}, "needs a run to sample", hint)
+        of_runs = {f"--{name}": value for name, value in of_runs.items()}
+        reject_options(of_runs, "needs a run to sample", "leave it out, or add `--run DIR`")
     if not samples:
         reject_options({"--samples-split": samples_split}, "needs `--samples`")
     interval = parse_interval(guidance_interval)
@@ -235,6 +243,7 @@ def eval(
         out=out,
         runs=run,
         samples=samples or [],
+        names=names or [],
         reference=reference,
         metrics=parse_metric_names(metrics),
         split=split,

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inrflow_core import models
-from inrflow_core.config.training import DataConfig
 from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.evaluation import (
@@ -21,6 +19,7 @@ from inrflow_core.evaluation import (
     reference_stats,
     report_data,
     results,
+    run_data,
     sample_runs,
     sample_scenes,
     sampling_plan,
@@ -43,8 +42,7 @@ from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files import readers, subsets
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.sampling import reference_inputs, request
-from inrflow_core.shards import manifest
-from inrflow_core.storage import atomic_write, plain_file, typed_json
+from inrflow_core.storage import atomic_write
 
 MOST = 50_000
 """Most samples of a run by default."""
@@ -57,6 +55,8 @@ class EvaluationJob:
     out: Path
     runs: Sequence[Path] = ()
     samples: Sequence[Path] = ()
+    names: Sequence[str] = ()
+    """Labels of the samples, then of the runs, in the results; none: the names of their files and folders."""
     reference: Path | None = None
     """Default: the shards that the first run was trained on."""
     metrics: Sequence[str] = ()
@@ -122,8 +122,9 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
         raise UsageError("nothing to evaluate", hint="add `--run DIR` or `--samples PATH`")
     job = replace(job, runs=[run.find_source(source) for source in job.runs])
     _check_out(job)
+    _check_names(job)
     samples = [readers.open_collection(path, job.samples_split, ("samples",), all_models=True) for path in job.samples]
-    names = sampling_plan.unique_names([some.name for some in samples])
+    names = sampling_plan.unique_names(job.names[: len(samples)] or [some.name for some in samples])
     existing = [EvaluatedSamples(name, some) for name, some in zip(names, samples, strict=True)]
     targets = _targets(job, names)
     domain = _domain(job, existing, targets)
@@ -246,7 +247,8 @@ def sample_sets(ready: CheckedEvaluationJob) -> Iterator[EvaluatedSamples]:
     if distributed.find(os.environ, "cpu").rank == 0:
         yield from ready.existing
     for target in ready.targets:
-        yield from sample_runs.iter_sample_sets(target, ready.work.of(target), has_baselines=ready.job.has_baselines)
+        sets = sample_runs.iter_sample_sets(target, ready.work.of(target), has_baselines=ready.job.has_baselines)
+        yield from (sampling_plan.labeled(each, target) for each in sets)
     if any(target.domain.HAS_CAMERAS for target in ready.targets) and drawn_shards.is_main():
         yield from sample_scenes.iter_baselines(ready.work, ready.job.memorization_set)
 
@@ -262,6 +264,8 @@ def estimate_cost(ready: CheckedEvaluationJob) -> list[tuple[str, float]]:
             sizes.append((sampling_plan.num_samples(target, ready.work), shape))
     for count, shape in sizes:
         rows += ready.evaluator.estimate_cost(ready.computed, count, shape[0] if shape else None)
+    if sizes and ready.memorization_set is not None:  # of the last set alone
+        rows += memorization.estimate_cost(*sizes[-1], ready.memorization_set)
     return rows
 
 
@@ -289,10 +293,11 @@ def cache_reference_stats(shards: Path, metrics: Sequence[str], reporter: Report
 def _targets(job: EvaluationJob, taken: Sequence[str]) -> list[EvaluatedModel]:
     """The checkpoints to evaluate, with names that are unique, also among `taken`."""
     runs = sampling_plan.unique_names([sampling_plan.run_name(run) for run in job.runs])
+    labels = job.names[len(job.samples) :] or [None] * len(runs)
     targets = [
         model
-        for source, name in zip(job.runs, runs, strict=True)
-        for model in sampling_plan.resolve_models(source, name, job.sampling)
+        for source, name, label in zip(job.runs, runs, labels, strict=True)
+        for model in sampling_plan.resolve_models(source, name, job.sampling, label)
     ]
     if job.sweeps:
         targets = sweep.combined(targets, job.sweeps, job.sampling)
@@ -323,14 +328,6 @@ def _write(ready: CheckedEvaluationJob, evaluated: Results) -> None:
     page.write(out / results.REPORT, report)
     evaluated.save(out)
     reporter.log(f"wrote `{out / results.METRICS}` and `{out / results.REPORT}`")
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What environment.json of a run says of its data."""
-
-    data: str
-    """Digest of the manifest."""
 
 
 def _domain(job: EvaluationJob, existing: Sequence[EvaluatedSamples], targets: Sequence[EvaluatedModel]) -> str:
@@ -384,15 +381,15 @@ def _classes(job: EvaluationJob) -> Sequence[str]:
     """The classes of the reference."""
     if job.classes or job.reference is not None or not job.runs:
         return job.classes
-    return _common_data(job.runs, needs_classes=True).classes
+    return run_data.common_data(job.runs, needs_classes=True).classes
 
 
 def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | ReferenceStats:
     path = job.reference
     classes = _classes(job)
     if path is None and job.runs:
-        path = Path(_common_data(job.runs, needs_classes=not job.classes).path)
-        checked = [_is_training_data(source, path) for source in job.runs]  # of every run, to refuse other data
+        path = Path(run_data.common_data(job.runs, needs_classes=not job.classes).path)
+        checked = [run_data.is_training_data(source, path) for source in job.runs]  # of every run, to refuse other data
         origin = "that the run was trained on" if all(checked) else "that the preset names"
         of = f", of the classes {', '.join(classes)}" if classes else ""
         job.reporter.log(f"the reference is the shards {origin}, `{path}`{of}")
@@ -408,47 +405,6 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
     reference = readers.open_collection(path, job.split, domain_class(domain).REFERENCE_SPLITS)
     reference = subsets.filter_classes(reference, classes) if classes else reference
     return subsets.evenly_spaced_items(reference, job.reference_num) if job.reference_num else reference
-
-
-def _common_data(runs: Sequence[Path], *, needs_classes: bool) -> DataConfig:
-    """The data that the presets of all runs name; their classes may differ unless the reference `needs_classes` of theirs.
-
-    Raises:
-        UsageError: they name different data.
-    """
-    one_of_them = "add `--reference PATH`, or evaluate them one after the other"
-    first, *others = (models.read_metadata(run.resolve_weights(source))[0].data.config for source in runs)
-    for source, other in zip(runs[1:], others, strict=True):
-        if other.path != first.path or (needs_classes and other.classes != first.classes):
-            raise UsageError(
-                f"the runs `{runs[0]}` and `{source}` were trained on different data: `{first.path}` and `{other.path}`"
-                + (
-                    f" ({', '.join(first.classes) or 'all'}; {', '.join(other.classes) or 'all'})"
-                    * (first.classes != other.classes)
-                ),
-                hint="name classes of both with `--classes`" if other.path == first.path else one_of_them,
-            )
-    return first
-
-
-def _is_training_data(source: Path, shards: Path) -> bool:
-    """Whether the shards are those of the run's record by their digest; False without a record, as of a weights file.
-
-    Raises:
-        UsageError: they are others.
-    """
-    record = source / "environment.json"
-    if not record.is_file() or not (shards / manifest.NAME).is_file():
-        return False
-    recorded = typed_json.read_record(record, TrainingData, hint="add `--reference PATH`", extra=True).data
-    present = plain_file.file_digest(shards / manifest.NAME)
-    if recorded != present:
-        raise UsageError(
-            f"`{shards}` does not hold the data that the run `{source}` was trained on: its manifest was "
-            f"{recorded[:8]}..., this one is {present[:8]}...",
-            hint="add `--reference PATH` with the data to compare with",
-        )
-    return True
 
 
 def _settings(job: EvaluationJob) -> gather.EvaluationSettings:
@@ -475,6 +431,21 @@ def _settings(job: EvaluationJob) -> gather.EvaluationSettings:
         progress=job.reporter.progress,
         log=job.reporter.log,
     )
+
+
+def _check_names(job: EvaluationJob) -> None:
+    """Raise UsageError unless there is one printable label for each set of samples and each run, or none at all."""
+    sources, names = [*job.samples, *job.runs], job.names
+    if names and len(names) != len(sources):
+        raise UsageError(
+            f"{len(names)} names, and {len(job.samples)} `--samples` and {len(job.runs)} runs",
+            hint="give one `--name` for each `--samples`, then one for each `--run`, in their order",
+        )
+    for name in names:
+        if not name.strip() or not name.isprintable():
+            raise UsageError(f"`--name {name!r}` is not a line of text", hint="name a label, as in `--name ours`")
+        if names.count(name) > 1:
+            raise UsageError(f"`--name {name}` is there twice", hint="name each differently")
 
 
 def _check_out(job: EvaluationJob) -> None:

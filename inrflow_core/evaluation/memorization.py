@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from inrflow_core.evaluation import nearest_neighbors
 from inrflow_core.evaluation.report_entries import read_evenly_spaced
 from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.geometry import point_clouds
-from inrflow_core.metrics._inputs import ReferenceStats
+from inrflow_core.metrics._inputs import Cost, ReferenceStats
 from inrflow_core.report import content
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sample_files.collection import SampleCollection
@@ -23,6 +24,8 @@ from inrflow_core.sample_files.subsets import evenly_spaced
 WORK = 1e13
 """Most multiplications of a search: 50,000 training images of 256 x 256 x 3 against 1,000 samples."""
 NEAREST = 4
+TIMED = 16
+"""Training items whose distances to all samples are timed for an estimate."""
 MOST_BYTES = 2**26
 """Bytes of training items that are read together; the domain's `block` limits their number."""
 
@@ -69,6 +72,23 @@ def nearest_panel(
         sample_set.name,
         f"{total:,}" if len(indices) == total else f"{len(indices):,} evenly spaced ones of {total:,}",
     )
+
+
+def estimate_cost(num_samples: int, shape: tuple[int, ...], training: MemorizationSet) -> list[Cost]:
+    """The work of `nearest_panel` for samples of a shape, with its seconds, measured on a few training items; empty if there is none."""
+    domain = domain_class(training.items.domain)
+    rule = domain.MEMORIZATION
+    if rule is None or (rule.distance == "rms" and training.items.shape != shape):
+        return []
+    held_out = 0 if training.held_out is None else min(training.held_out.count, rule.num_compared)
+    points = min(shape[0], training.items.shape[0])
+    few = _comparable(domain, read_evenly_spaced(training.items, TIMED)[0], points)
+    compared = np.resize(few, (min(num_samples, rule.num_compared) + held_out, *few.shape[1:]))
+    indices = evenly_spaced(training.items.count, _num_searched(compared, rule))
+    start = time.perf_counter()
+    _nearest(compared, training.items, indices[:TIMED], None)
+    seconds = (time.perf_counter() - start) / len(indices[:TIMED]) * len(indices)
+    return [(f"search for copies among {len(indices):,} training {domain.NOUN}", seconds)]
 
 
 def _num_searched(compared: np.ndarray, rule: Memorization) -> int:

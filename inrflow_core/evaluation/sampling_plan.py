@@ -15,6 +15,7 @@ from inrflow_core.config.training import LAST_SEED
 from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import UsageError
 from inrflow_core.evaluation.metric_specs import MetricSpec
+from inrflow_core.evaluation.results import EvaluatedSamples
 from inrflow_core.metrics._inputs import ReferenceStats
 from inrflow_core.models import Model
 from inrflow_core.runs.checkpoint_manifest import is_checkpoint
@@ -96,6 +97,10 @@ class EvaluatedModel:
     weights: Path
     sampling: SamplingSettings | None = None
     """How it is sampled in one combination of a sweep; None is as the job says."""
+    label: str | None = None
+    """What results call it in place of `name`."""
+    run_label: str | None = None
+    """What they call its run in place of `run`; None together with `label`."""
 
     @cached_property
     def preset(self) -> Preset:
@@ -155,8 +160,10 @@ class SamplingWork:
         return any(metric.needs_generation for metric in self.metrics)
 
 
-def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[EvaluatedModel]:
-    """The checkpoints of a run to evaluate; their names start with `run`.
+def resolve_models(
+    source: Path, run: str, sampling: SamplingSettings, label: str | None = None
+) -> list[EvaluatedModel]:
+    """The checkpoints of a run to evaluate; their names start with `run`, and their labels with `label` if there is one.
 
     Raises:
         MissingError: a checkpoint does not exist.
@@ -165,7 +172,9 @@ def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[E
     source = find_source(source)
 
     def resolve(step: Step, name: str) -> EvaluatedModel:
-        return EvaluatedModel(name, run, resolve_weights(source, ema=sampling.ema, step=step))
+        own = None if label is None else label + name.removeprefix(run)
+        weights = resolve_weights(source, ema=sampling.ema, step=step)
+        return EvaluatedModel(name, run, weights, label=own, run_label=label)
 
     is_one = is_checkpoint(source) and not (source / "preset.toml").is_file()
     if sampling.checkpoints == "all" and (is_one or source.is_file()):
@@ -181,6 +190,15 @@ def resolve_models(source: Path, run: str, sampling: SamplingSettings) -> list[E
     return [
         resolve(step, f"{run}-{step:08d}" if isinstance(step, int) else f"{run}-{step or 'newest'}") for step in steps
     ]
+
+
+def labeled(samples: EvaluatedSamples, target: EvaluatedModel) -> EvaluatedSamples:
+    """The samples of a target under its label, if it has one."""
+    if target.label is None or target.run_label is None:
+        return samples
+    name = target.label + samples.name.removeprefix(target.name)
+    run = target.run_label + str(samples.facts["run"]).removeprefix(target.run)
+    return replace(samples, name=name, facts={**samples.facts, "run": run})
 
 
 def run_name(run: Path) -> str:

@@ -100,6 +100,8 @@ def combined(
             name=f"{target.name}, {name}" if several else name,
             run=f"{target.run}, {name}" if several else name,
             sampling=sampling,
+            label=None if target.label is None else f"{target.label}, {name}",
+            run_label=None if target.run_label is None else f"{target.run_label}, {name}",
         )
         for target in targets
         for name, sampling in combinations

@@ -60,9 +60,9 @@ class Pairs(MetricInputs):
 
     samples: UInt8[np.ndarray, "N *size C"]
     reference: UInt8[np.ndarray, "N *size C"]
-    names: Sequence[str] = ()
+    names: Sequence[str] = field(default=(), kw_only=True)
     """Of the samples."""
-    cached_values: dict[str, Float64[np.ndarray, " N"]] = field(default_factory=dict)
+    cached_values: dict[str, Float64[np.ndarray, " N"]] = field(default_factory=dict, kw_only=True)
 
     def each(self, name: str, measure: Callable[[], Float64[np.ndarray, " N"]]) -> Float64[np.ndarray, " N"]:
         """A measure of every pair, computed once under its name."""
@@ -76,7 +76,8 @@ class Pairs(MetricInputs):
     def select_groups(self, groups: Collection[int], num_groups: int) -> Pairs:
         """The pairs of some groups."""
         rows = rows_in_groups(len(self.samples), groups, num_groups)
-        return Pairs(self.samples[rows], self.reference[rows], all_of(self.names, rows) if self.names else ())
+        names = all_of(self.names, rows) if self.names else ()
+        return Pairs(self.samples[rows], self.reference[rows], names=names)
 
 
 def pair_by_name(samples: Items, reference: Items) -> Pairs:
@@ -94,13 +95,13 @@ def pair_by_name(samples: Items, reference: Items) -> Pairs:
     references = reference.read(range(reference.count))
     indices = {name: index for index, name in enumerate(references.names)}
     if len(indices) == len(references.names) and set(images.names) <= set(indices):
-        return Pairs(images.values, references.values[[indices[name] for name in images.names]], images.names)
+        return Pairs(images.values, references.values[[indices[name] for name in images.names]], names=images.names)
     if len(images.values) != len(references.values):
         raise UsageError(
             f"{len(images.values):,} samples cannot be paired with {len(references.values):,} references of other names",
             hint="give as many references in the same order, or files of the same names",
         )
-    return Pairs(images.values, references.values, images.names)
+    return Pairs(images.values, references.values, names=images.names)
 
 
 def checked(inputs: Pairs) -> Pairs:

@@ -109,7 +109,7 @@ def test_each_combination_is_sampled_with_its_settings_from_the_same_seeds(folde
         evaluate(folder, "out", "--sweep", "guidance=1,2", "--sweep", f"guide-run=none,{weak}", "--sweep", "steps=2")
         == 0
     )
-    assert "best FID" in capsys.readouterr().err
+    assert "best FID" in capsys.readouterr().out
     results = json.loads((tmp_path / "out/metrics.json").read_text())["results"]
     guide = plain_file.file_digest(folder / "weak/checkpoints/00000002/ema_0.999.safetensors")[:16]
     facts = [(one["facts"].get("guidance"), one["facts"].get("guide")) for one in results]

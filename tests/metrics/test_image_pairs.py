@@ -97,14 +97,15 @@ def test_leaving_out_a_part_equals_the_mean_of_the_others(metric):
 def test_each_image_has_its_own_value_and_their_mean_is_the_score(metric):
     reference = images(3, 12, 12)
     names = ["a.png", "b.png", "c.png"]
-    pairs = Pairs(disturbed(reference), reference, names)
+    pairs = Pairs(disturbed(reference), reference, names=names)
     items = metric.item_values(pairs, metric.PROTOCOLS[0])
     alone = [Pairs(pairs.samples[[row]], reference[[row]]) for row in range(3)]
-    assert items == {
-        name: metric.compute(one, metric.PROTOCOLS[0]) for name, one in zip(names, alone, strict=True)
-    } and len({*items.values()}) == 3
+    assert (
+        items == {name: metric.compute(one, metric.PROTOCOLS[0]) for name, one in zip(names, alone, strict=True)}
+        and len({*items.values()}) == 3
+    )
     assert metric.compute(pairs, metric.PROTOCOLS[0]) == pytest.approx(np.mean([*items.values()]), rel=1e-12)
-    same = Pairs(pairs.samples, reference, ["a.png"] * 3)
+    same = Pairs(pairs.samples, reference, names=["a.png"] * 3)
     assert [*metric.item_values(same, metric.PROTOCOLS[0])] == ["0", "1", "2"]
 
 

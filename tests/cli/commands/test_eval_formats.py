@@ -1,4 +1,4 @@
-"""`inrflow eval --format`, and `eval` of the newest run."""
+"""`inrflow eval` `--format`, `--name` and `--dry-run`, and `eval` of the newest run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from inrflow_cli import console
 from inrflow_cli.app import run
 from inrflow_cli.views import score_formats
+from inrflow_core.preparation import job, pipeline
 from tests import tiny
 
 NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
@@ -103,6 +104,51 @@ def test_the_table_of_a_narrow_terminal_has_every_name_and_value_unbroken(files,
             value = float(re.findall(rf"({NUMBER})\s+±", row)[0])
             low, high = score["interval"]
             assert abs(value - score["value"]) <= (high - low) / 2
+
+
+def test_the_search_for_copies_is_part_of_the_estimate_unless_it_is_left_out(files, tmp_path, capsys):
+    pipeline.prepare(job.resolve_job("digits", out=tmp_path / "digits", limit=40), workers=1)
+    words = ["eval", "--samples", str(files / "b.npz"), "--reference", "digits", "--dry-run", "--out", "out"]
+    assert run([*words, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "search for copies among 40 training images" in shown.err and json.loads(shown.out)["seconds"] > 0
+    assert run([*words, "--no-copies"]) == 0
+    assert "search for copies" not in capsys.readouterr().out
+
+
+def test_names_are_labels_in_table_page_metrics_and_formats(files, tmp_path, capsys):
+    tiny.run_folder(tmp_path / "mine", tiny.IMAGE, domain={"name": "image", "resolution": 8, "channels": 1})
+    words = ["--samples", str(files / "b.npz"), "--run", "mine", "--reference", str(files / "real.npz"), "--no-copies"]
+    words += ["--metrics", "kid:random", "--num", "24", "--format", "latex", "--out", "out"]
+    labels = ["GAN & co", "ours, w/o <b>"]
+    assert run(["eval", *words, "--name", labels[0], "--name", labels[1]]) == 0
+    captured = capsys.readouterr()
+    assert all(f"evaluating 24 samples of `{label}`" in captured.err for label in labels)
+    assert r"GAN \& co &" in captured.out and "ours, w/o <b> &" in captured.out
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert [one["name"] for one in metrics["results"]] == labels and metrics["results"][1]["facts"]["run"] == labels[1]
+    page = Path("out/report.html").read_text()
+    assert "<title>Evaluation of GAN &amp; co and 0" not in page and "ours, w/o &lt;b&gt;" in page
+    assert sorted(path.name for path in Path("out/samples").glob("*.h5")) == ["mine.h5"]
+    before = Path("out/samples/mine.h5").stat().st_mtime_ns
+    assert run(["eval", *words, "--overwrite"]) == 0  # other labels, the same samples
+    assert Path("out/samples/mine.h5").stat().st_mtime_ns == before
+    names = [one["name"] for one in json.loads(Path("out/metrics.json").read_text())["results"]]
+    assert names == ["b.npz", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--name", "a"], "1 names, and 2 `--samples` and 0 runs"),
+        (["--name", "a", "--name", "a"], "`--name a` is there twice"),
+        (["--name", "a", "--name", "b\n"], "`--name 'b\\n'` is not a line of text"),
+    ],
+)
+def test_names_are_one_for_each_set_in_order(files, words, says, capsys):
+    sets = ["--samples", files / "a_1.npz", "--samples", files / "b.npz", "--reference", files / "real.npz"]
+    assert run(["eval", *map(str, sets), "--out", "out", *words]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_latex_prints_special_characters_as_they_are():
