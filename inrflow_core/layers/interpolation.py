@@ -18,34 +18,17 @@ from torch.nn import functional
 from inrflow_core.layers.recompute import keeps_everything
 
 
-def interpolate(
-    tokens: Float[Tensor, "B L W"], sides: tuple[int, ...], at: Float[Tensor, "M D"] | Float[Tensor, "B M D"]
-) -> Float[Tensor, "B M W"]:
-    """Tokens between their places, linearly along each axis; beyond the outermost places those of the edge.
-
-    Coordinates have no gradient.
-
-    Args:
-        sides: of the grid, whose tokens are row by row at the centers of equal cells of [-1, 1]^D.
-        at: coordinates, shared by all sets or of each.
-    """
-    index, weight = corners(sides, at.detach())
-    if at.ndim == 2:
-        index, weight = index[None], weight[None]
-    weight = weight.to(tokens.dtype)
-    if torch.compiler.is_exporting():  # exporters do not know bags
-        index, weight = (part.expand(tokens.shape[0], -1, -1) for part in (index, weight))
-        rows = index.flatten(1)[..., None].expand(-1, -1, tokens.shape[-1])
-        return (tokens.gather(1, rows).unflatten(1, index.shape[1:]) * weight[..., None]).sum(2)
-    if keeps_everything():
-        return _bags(tokens, index, weight)
-    return _Interpolation.apply(tokens, index, weight)
-
-
 def corners(
     sides: tuple[int, ...], at: Float[Tensor, "*B M D"]
 ) -> tuple[Int64[Tensor, "*B M K"], Float[Tensor, "*B M K"]]:
-    """The 2^D tokens around each coordinate, and their weights, whose sum is 1; the weights of coordinates that are NaN are NaN."""
+    """The 2^D tokens around each coordinate, and their weights, whose sum is 1; the weights of coordinates that are NaN are NaN.
+
+    Beyond the outermost tokens the weights are those of the edge.
+
+    Args:
+        sides: of the grid, whose tokens are row by row at the centers of equal cells of [-1, 1]^D.
+        at: coordinates, shared by all sets or of each; without gradient.
+    """
     index = torch.zeros(*at.shape[:-1], 1, dtype=torch.int64, device=at.device)
     weight = torch.ones(*at.shape[:-1], 1, dtype=at.dtype, device=at.device)
     for axis, side in enumerate(sides):
@@ -56,6 +39,22 @@ def corners(
         index = (index[..., :, None] * side + both[..., None, :]).flatten(-2)
         weight = (weight[..., :, None] * torch.cat([1 - part, part], -1)[..., None, :]).flatten(-2)
     return index, weight
+
+
+def mix(
+    tokens: Float[Tensor, "B L W"], index: Int64[Tensor, "*B M K"], weight: Float[Tensor, "*B M K"]
+) -> Float[Tensor, "B M W"]:
+    """Tokens interpolated at the coordinates of these `corners`, which all sets share or each has its own."""
+    if index.ndim == 2:
+        index, weight = index[None], weight[None]
+    weight = weight.to(tokens.dtype)
+    if torch.compiler.is_exporting():  # exporters do not know bags
+        index, weight = (part.expand(tokens.shape[0], -1, -1) for part in (index, weight))
+        rows = index.flatten(1)[..., None].expand(-1, -1, tokens.shape[-1])
+        return (tokens.gather(1, rows).unflatten(1, index.shape[1:]) * weight[..., None]).sum(2)
+    if keeps_everything():
+        return _bags(tokens, index, weight)
+    return _Interpolation.apply(tokens, index, weight)
 
 
 class _Interpolation(torch.autograd.Function):

@@ -22,6 +22,9 @@ from inrflow_core.runtime.progress import Progress, RepeatableProgress
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sets import Condition, ConditionEmbedding, Grid, Queries
 
+NOISE_CHUNKS = 16
+"""Chunks of queries whose noise is computed at once: it takes little memory, and many small operations for each call."""
+
 
 @dataclass
 class ContextEvaluation:
@@ -41,7 +44,7 @@ class QueryChunk:
     """Queries that are evaluated together, and each decoder's embedding of their coordinates; None where it is not cached."""
 
     queries: Queries
-    embedded: list[Tensor | None]
+    embedded: list[Any]
 
 
 class FlowField:
@@ -76,7 +79,7 @@ class FlowField:
     def query(
         self, queries: Queries, *, chunk: int | QueryBudget = CHUNK, progress: Progress | None = None
     ) -> Float[Tensor, "B M C"]:
-        """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query.
+        """The values at `queries`, in the network's scale; memory grows with `chunk` and one buffer per query, of an SDE two.
 
         `chunk` counts the queries of all B sets that are evaluated at once; a `QueryBudget` is shared between calls.
         `progress` gets the steps that are done, again before each chunk, so that what it raises ends a step within one.
@@ -92,16 +95,22 @@ class FlowField:
             y[:, part] = self._initial_noise(queries[part])
 
         queries = budget.intern_queries(queries)
-        budget.run_in_chunks(len(queries), sets, begin)
+        budget.run_in_chunks(len(queries), sets, begin, times=NOISE_CHUNKS)
         for done, (step, evaluations) in enumerate(self._iter_steps(budget, report), start=1):
+            noise = self._increments(queries, step.index, budget) if self.options.sampler.IS_STOCHASTIC else None
 
             def advance(
-                part: slice, step: solver.Step = step, evaluations: list[ContextEvaluation] = evaluations
+                part: slice,
+                step: solver.Step = step,
+                evaluations: list[ContextEvaluation] = evaluations,
+                noise: Tensor | None = noise,
             ) -> None:
                 report.repeat()
                 queried = self._query_chunk(queries, part, budget)
                 # The step may run out of memory: y is written after it.
-                y[:, part] = self._advance(queried, y[:, part], step, evaluations)
+                y[:, part] = self._advance(
+                    queried, y[:, part], step, evaluations, None if noise is None else noise[:, part]
+                )
 
             budget.run_in_chunks(len(queries), sets, advance)
             report(done, self._num_steps(done))
@@ -317,9 +326,14 @@ class FlowField:
         return paths.guided_velocity(velocity, others[0], options.guidance, evaluation.t, options.interval)
 
     def _advance(
-        self, queried: QueryChunk, y: Float[Tensor, "B M C"], step: solver.Step, evaluations: list[ContextEvaluation]
+        self,
+        queried: QueryChunk,
+        y: Float[Tensor, "B M C"],
+        step: solver.Step,
+        evaluations: list[ContextEvaluation],
+        noise: Float[Tensor, "B M C"] | None,
     ) -> Float[Tensor, "B M C"]:
-        """One solver step of queries, with the latents of the context's evaluations."""
+        """One solver step of queries, with the latents of the context's evaluations and the noise of an SDE."""
         replayed = iter(evaluations)
         return solver.replay_step(
             self.options.sampler,
@@ -328,8 +342,18 @@ class FlowField:
             y,
             step,
             path=self.model.path,
-            noise=lambda index: self._increment(queried.queries, index),
+            noise=None if noise is None else lambda _: noise,
         )
+
+    def _increments(self, queries: Queries, index: int, budget: QueryBudget) -> Float[Tensor, "B M C"]:
+        """The noise of one step at all queries."""
+        noise = torch.empty(len(self.seeds), len(queries), self.model.spec.value_size, device=self.seeds.device)
+
+        def draw(part: slice) -> None:
+            noise[:, part] = self._increment(queries[part], index)
+
+        budget.run_in_chunks(len(queries), len(self.seeds), draw, times=NOISE_CHUNKS)
+        return noise
 
     def _initial_noise(self, queries: Queries) -> Float[Tensor, "B M C"]:
         return noise_field.normal(

@@ -55,12 +55,12 @@ class SavedDecoder:
         """Keys and values of the latents, computed once for many queries."""
         return self.decoder.decoder_kv(latents)
 
-    def embed(self, queries: Queries) -> Float[Tensor, "*B M W"] | None:
+    def embed(self, queries: Queries) -> Any:
         """The embedding of the coordinates; None for points without fixed coordinates."""
         return self.decoder.embed(queries)
 
     def decode(
-        self, queries: Queries, values: Float[Tensor, "B M C"], decoder_kv: Any, embedded: Tensor | None = None
+        self, queries: Queries, values: Float[Tensor, "B M C"], decoder_kv: Any, embedded: Any = None
     ) -> Float[Tensor, "B M C"]:
         """The velocity at each query."""
         return self.decoder(queries, values, decoder_kv, embedded)

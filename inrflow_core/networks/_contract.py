@@ -25,8 +25,11 @@ class QueryDecoder(Protocol):
         """Keys, values and modulations of the latents, computed once for any number of queries."""
         ...
 
-    def embed(self, queries: Queries) -> Float[Tensor, "*B M W"] | None:
-        """The embedding of the coordinates (the decoder's `embedded`); None for points without fixed coordinates."""
+    def embed(self, queries: Queries) -> Any:
+        """The embedding of the coordinates (the decoder's `embedded`); None for points without fixed coordinates.
+
+        A tensor, or an object of the decoder with the same `nbytes`, the size in bytes.
+        """
         ...
 
 
@@ -75,7 +78,7 @@ class Network(QueryDecoder, Protocol):
         ...
 
     def decode(
-        self, queries: Queries, values: Float[Tensor, "B M C"], decoder_kv: Any, embedded: Tensor | None = None
+        self, queries: Queries, values: Float[Tensor, "B M C"], decoder_kv: Any, embedded: Any = None
     ) -> Float[Tensor, "B M C"]:
         """The output at each query, from the latents' keys and values."""
         ...

@@ -12,14 +12,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
 from inrflow_core.layers.activations import to_fp32
 from inrflow_core.layers.attention import ModulatedLinear
 from inrflow_core.layers.embeddings import Fourier
-from inrflow_core.layers.interpolation import interpolate
+from inrflow_core.layers.interpolation import corners, mix
 from inrflow_core.networks import _set_grouping
 from inrflow_core.networks._set_config import Config
 from inrflow_core.networks._set_decoder import Latents
@@ -39,11 +39,30 @@ class LocalState:
     """What a query interpolates, cell by cell."""
     value: Float[Tensor, "B C d"]
     """The map of own values, scaled by the condition."""
-    shift: Float[Tensor, "B 1 d"]
     inner: Float[Tensor, "B d E"]
     """The first layer of the MLP, scaled by the condition."""
+    bias: Float[Tensor, "B 1 E"]
+    direct: Float[Tensor, "B 1 C"]
+    """The shift by the condition, as the MLP's hidden units and the outputs have it."""
     skip: Float[Tensor, "B 1 C"]
     """The factor of the own value in the output."""
+
+
+@dataclass(frozen=True)
+class LocalEmbedding:
+    """What all evaluations of some queries share, as it depends on their coordinates alone."""
+
+    factor: Float[Tensor, "*B M d"]
+    summand: Float[Tensor, "*B M d"]
+    """What interpolated latents are multiplied by, and what is added."""
+    index: Int64[Tensor, "*B M K"]
+    """The latents around each query, and their weights."""
+    weight: Float[Tensor, "*B M K"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all."""
+        return sum(tensor.nbytes for tensor in (self.factor, self.summand, self.index, self.weight))
 
 
 class LocalDecoder(nn.Module):
@@ -79,40 +98,38 @@ class LocalDecoder(nn.Module):
         cells = to_fp32(self.cells(latents.levels[-1], shift, scale))
         modulation = to_fp32(self.modulation(condition))
         value, shift, scale, skip = modulation.split([self.width] * 3 + [self.spec.value_size], -1)
-        return LocalState(
-            cells,
-            self.value.weight.t() * (1 + value)[:, None],
-            shift[:, None],
-            (1 + scale)[..., None] * self.inner.weight.t(),
-            skip[:, None],
-        )
+        inner = (1 + scale)[..., None] * self.inner.weight.t()
+        with torch.autocast(cells.device.type, enabled=False):
+            bias = torch.baddbmm(self.inner.bias, shift[:, None], inner)
+            direct = self.direct(shift[:, None])
+        return LocalState(cells, self.value.weight.t() * (1 + value)[:, None], inner, bias, direct, skip[:, None])
 
-    def embed(self, queries: Queries) -> Float[Tensor, "*B M E"]:
-        """The functions of the queries' positions in their cells: once for all evaluations."""
+    def embed(self, queries: Queries) -> LocalEmbedding:
+        """The functions of the queries' positions in their cells, and the latents around them: once for all evaluations."""
         assert queries.coordinates is not None, "points without fixed coordinates have no such part"
-        return self._functions_at(queries.coordinates)
+        return self._embedding_at(queries.coordinates)
 
     def forward(
         self,
         queries: Queries,
         values: Float[Tensor, "B M C"],
         decoder_kv: LocalState,
-        embedded: Float[Tensor, "*B M E"] | None = None,
+        embedded: LocalEmbedding | None = None,
     ) -> Float[Tensor, "B M C"]:
         """The velocity of each query, in fp32 at least; `embedded` is a precomputed result of `embed`."""
         coordinates = self.spec.coordinates_of(queries, values)
         assert coordinates is not None, "the latents of pairs without coordinates have no grid"
         with torch.autocast(values.device.type, enabled=False):
             values = to_fp32(values)
-            functions = self._functions_at(coordinates) if embedded is None else embedded
-            factor, x = functions.chunk(2, -1)
-            x = (
-                torch.addcmul(x, interpolate(decoder_kv.cells, self.sides, to_fp32(coordinates)), 1 + factor)
-                + decoder_kv.shift
-            )
+            at = self._embedding_at(coordinates) if embedded is None else embedded
+            x = torch.addcmul(at.summand, mix(decoder_kv.cells, at.index, at.weight), at.factor)
             x = torch.baddbmm(x, values, decoder_kv.value)
-            hidden = torch.baddbmm(self.inner.bias, x, decoder_kv.inner)
-            return self.final(functional.silu(hidden)) + self.direct(x) + values * decoder_kv.skip
+            hidden = torch.baddbmm(decoder_kv.bias, x, decoder_kv.inner)
+            return self.final(functional.silu(hidden)) + (self.direct(x) + decoder_kv.direct) + values * decoder_kv.skip
+
+    def _embedding_at(self, coordinates: Float[Tensor, "*B M D"]) -> LocalEmbedding:
+        factor, summand = self._functions_at(coordinates).chunk(2, -1)
+        return LocalEmbedding(1 + factor, summand.contiguous(), *corners(self.sides, to_fp32(coordinates.detach())))
 
     def _functions_at(self, coordinates: Float[Tensor, "*B M D"]) -> Float[Tensor, "*B M E"]:
         """A factor and a summand, each of `width` numbers, at every coordinate.

@@ -227,8 +227,8 @@ class SetTransformer(nn.Module):
         """Layers that compute in fp32 under autocast as well."""
         return self.decoder.exact_layers()
 
-    def embed(self, queries: Queries) -> Float[Tensor, "*B M W"]:
-        """The part of the queries' tokens that depends on fixed coordinates alone."""
+    def embed(self, queries: Queries) -> Any:
+        """The part of the queries' evaluation that depends on fixed coordinates alone, of the decoder's own type."""
         return self.decoder.embed(queries)
 
     def decode(
@@ -236,7 +236,7 @@ class SetTransformer(nn.Module):
         queries: Queries,
         values: Float[Tensor, "B M C"],
         decoder_kv: Any,
-        embedded: Float[Tensor, "*B M W"] | None = None,
+        embedded: Any = None,
     ) -> Float[Tensor, "B M C"]:
         """The velocity of each query, independent of other queries; `embedded` is a precomputed result of `embed`."""
         return self.decoder(queries, values, decoder_kv, embedded)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from inrflow_core.errors import OutOfMemory
@@ -41,15 +40,15 @@ class QueryBudget:
         self._first_chunk = chunk
         self._warn = warn
         self._interned: list[Queries] = []
-        self._embedded: dict[tuple[int, int, int, int], tuple[Any, Tensor]] = {}
+        self._embedded: dict[tuple[int, int, int, int], tuple[Any, Any]] = {}
 
     @staticmethod
     def from_chunk(chunk: int | QueryBudget) -> QueryBudget:
         """The budget itself, or a new one for chunks of that size."""
         return chunk if isinstance(chunk, QueryBudget) else QueryBudget(chunk)
 
-    def run_in_chunks(self, total: int, sets: int, function: Callable[[slice], None]) -> None:
-        """Call `function` with consecutive slices of `total` queries, `chunk` queries over all `sets` each.
+    def run_in_chunks(self, total: int, sets: int, function: Callable[[slice], None], *, times: int = 1) -> None:
+        """Call `function` with consecutive slices of `total` queries, `chunk` queries over all `sets` each, or `times` as many.
 
         A slice that does not fit into the memory is repeated in smaller ones. `function` must change nothing before its
         last allocation, so that no query takes a step twice.
@@ -59,13 +58,13 @@ class QueryBudget:
         """
         start = 0
         while start < total:
-            part = slice(start, min(start + max(1, self.chunk // sets), total))
+            part = slice(start, min(start + max(1, times * self.chunk // sets), total))
             if run_unless_oom(lambda part=part: function(part)):
                 start = part.stop
             else:
                 self._shrink((part.stop - part.start) * sets, sets)
 
-    def embed_queries(self, network: Any, queries: Queries, part: slice) -> Float[Tensor, "*B M W"] | None:
+    def embed_queries(self, network: Any, queries: Queries, part: slice) -> Any:
         """A network's embedding of the coordinates of a slice of queries; None for points without fixed coordinates.
 
         Cached for the next steps up to `max_cached` bytes, computed again beyond.
@@ -75,7 +74,7 @@ class QueryBudget:
         key = (id(network), id(queries.coordinates), part.start, part.stop)
         if key not in self._embedded:
             embedding = network.embed(queries[part])
-            if self.bytes_cached() + embedding.numel() * embedding.element_size() > self.max_cached:
+            if self.bytes_cached() + embedding.nbytes > self.max_cached:
                 return embedding
             self._embedded[key] = (network, embedding)  # holds the network, so that its id is not reused
         return self._embedded[key][1]
@@ -113,7 +112,7 @@ class QueryBudget:
 
     def bytes_cached(self) -> int:
         """Bytes of the cached embeddings."""
-        return sum(embedding.numel() * embedding.element_size() for _, embedding in self._embedded.values())
+        return sum(embedding.nbytes for _, embedding in self._embedded.values())
 
     def warn(self, text: str) -> None:
         """Report `text`, if it is the first warning of this budget."""

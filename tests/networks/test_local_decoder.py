@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrflow_core.layers.interpolation import interpolate
+from inrflow_core.layers.interpolation import corners, mix
 from inrflow_core.networks._local_decoder import LocalDecoder
 from inrflow_core.networks._set_config import Config
 from inrflow_core.planning import flops
@@ -37,7 +37,7 @@ def test_linear_functions_of_the_cells_centers_are_interpolated_exactly(name: st
     centers = torch.cartesian_prod(*axes_of(sides))
     edge = torch.tensor([1 - 1 / side for side in sides])
     at = (2 * torch.rand(50, len(sides)) - 1) * edge
-    torch.testing.assert_close(interpolate(centers[None], decoder.sides, at)[0], at, atol=1e-6, rtol=0)
+    torch.testing.assert_close(mix(centers[None], *corners(decoder.sides, at))[0], at, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -45,7 +45,7 @@ def test_beyond_the_outermost_centers_the_edge_is_continued(name: str) -> None:
     decoder, sides = decoder_of(name), GRIDS[name]
     centers = torch.cartesian_prod(*axes_of(sides))
     far = torch.tensor([[1.7] * len(sides), [-3.0] * len(sides)])
-    torch.testing.assert_close(interpolate(centers[None], decoder.sides, far)[0], centers[[-1, 0]])
+    torch.testing.assert_close(mix(centers[None], *corners(decoder.sides, far))[0], centers[[-1, 0]])
 
 
 @pytest.mark.parametrize("name", GRIDS)
