@@ -74,6 +74,13 @@ Out = Annotated[
     ),
 ]
 FieldFp16 = Annotated[bool, typer.Option("--field-fp16", help="Save the fields in fp16: half the size.")]
+Sheet = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write one .png of all samples, with class and seed above each, small images magnified.",
+        show_default=False,
+    ),
+]
 ShardWorkers = Annotated[
     int, typer.Option(min=1, help="Processes that fill a folder of shards together; they take GPUs in turn.")
 ]
@@ -118,6 +125,7 @@ def sample(
     checkpoint: Checkpoint = None,
     save_field: SaveField = None,
     field_fp16: FieldFp16 = False,
+    sheet: Sheet = None,
     precision: Precision = "fp32",
     compile: Compile = False,
     device: Device = None,
@@ -159,6 +167,7 @@ def sample(
         _check_workers(workers)
         target = out
         writer.check(out, len(selected), overwrite=overwrite)
+    _check_sheet(sheet, out, target, overwrite=overwrite)
     size = choose_size(model.domain, sizes, target.suffix, model.frame_rate)
     warn_of_depths(model, size)
     interval = parse_interval(guidance_interval)
@@ -173,11 +182,14 @@ def sample(
         job,
         model=model,
         condition=lambda model: condition_options.condition_from_options(model, conditions),
-        output=OutputSettings(save_field, field_fp16, fasta, weights, workers, overwrite),
+        output=OutputSettings(save_field, field_fp16, fasta, weights, workers, sheet, overwrite),
         reporter=console.reporter(),
     )
     _print_written(model, out, written, is_folded=fasta is not None)
     answer = {"out": [str(path) for path in written.files], "run": str(source)}
+    if sheet is not None:
+        console.info(f"wrote `{sheet}`")
+        answer["sheet"] = str(sheet)
     console.print_json(answer if fasta is not None else {**answer, "origin": written.origin}, as_json=json)
 
 
@@ -217,6 +229,22 @@ def _check_field(save_field: Path | None, *, is_fp16: bool) -> None:
     if save_field is None and is_fp16:
         raise UsageError("`--field-fp16` needs `--save-field`", hint="add `--save-field FILE`")
     check_field_path(save_field)
+
+
+def _check_sheet(sheet: Path | None, out: Path, target: Path, *, overwrite: bool) -> None:
+    """Raise UsageError for a sheet that cannot be written, or of samples that are not drawn together."""
+    from inrflow_core.sample_files import writer
+
+    if sheet is None:
+        return
+    if sheet.suffix.lower() != ".png" or sheet == out:
+        raise UsageError(f"`--sheet {sheet}`: a sheet is a .png file beside OUT", hint="name another file: sheet.png")
+    if target != out or target.suffix.lower() == writer.SHARD:
+        raise UsageError(
+            "`--sheet` is of samples that are drawn together, and OUT is of shards or of folded sequences",
+            hint="leave it out, and draw the samples afterwards: `inrflow export FROM sheet.png`",
+        )
+    writer.check(sheet, 1, overwrite=overwrite)
 
 
 def _check_protein(model: Model, target: Path, save_field: Path | None) -> None:

@@ -263,8 +263,8 @@ class Domain(Protocol):
         """The error of a reconstruction, by a name that implies the unit."""
         ...
 
-    def render(self, outputs: Outputs) -> Any:
-        """One image (PIL) of all samples."""
+    def render(self, outputs: Outputs, captions: Sequence[str] = ()) -> Any:
+        """One image (PIL) of all samples, with a caption for each if there are captions."""
         ...
 
     @staticmethod

@@ -276,9 +276,9 @@ class Domain(DecodedAtOwnPairs):
         """Peak signal-to-noise ratio in dB, peak 255; of equal images that of one number off by one level."""
         return {"psnr": float(psnr_of_each(output[None], original[None])[0])}
 
-    def render(self, outputs: np.ndarray) -> Any:
+    def render(self, outputs: np.ndarray, captions: Sequence[str] = ()) -> Any:
         """A grid of all images, each pixel a sharp square."""
-        return image_grid.image_grid(outputs)
+        return image_grid.sheet(outputs[:, None], captions) if captions else image_grid.image_grid(outputs)
 
     @staticmethod
     def thumbnails(values: np.ndarray) -> np.ndarray:

@@ -217,9 +217,9 @@ class Domain(DecodedAtOwnPairs):
         """Chamfer distance: mean squared nearest distances both ways, summed, in the training normalization."""
         return {"chamfer": distances.find("cd").between(output[:, :3], original[:, :3])}
 
-    def render(self, outputs: np.ndarray) -> Any:
+    def render(self, outputs: np.ndarray, captions: Sequence[str] = ()) -> Any:
         """Shaded renderings of all clouds."""
-        return point_rendering.render_clouds(outputs, size=512 if len(outputs) == 1 else 256)
+        return point_rendering.render_clouds(outputs, size=512 if len(outputs) == 1 else 256, captions=captions)
 
     @staticmethod
     def thumbnails(values: np.ndarray) -> np.ndarray:

@@ -179,12 +179,12 @@ class Domain(DecodedAtOwnPairs):
         """Raises UsageError: no file is encoded as a protein."""
         raise UsageError("proteins are not encoded from files", hint="sample them with `--sequence` or `--fasta`")
 
-    def render(self, outputs: Sequence[Structure]) -> Any:
+    def render(self, outputs: Sequence[Structure], captions: Sequence[str] = ()) -> Any:
         """C-alpha traces of all structures, in one view where all are of one sequence."""
         traces = [one.ca[one.ca_is_known] for one in outputs]
         are_alike = len({one.sequence for one in outputs}) == 1
         size = 512 if len(outputs) == 1 else 256
-        return protein_rendering.render_proteins(traces, size=size, is_one_view=are_alike)
+        return protein_rendering.render_proteins(traces, size=size, captions=captions, is_one_view=are_alike)
 
     @staticmethod
     def thumbnails(values: np.ndarray) -> np.ndarray:

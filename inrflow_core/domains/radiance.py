@@ -35,10 +35,11 @@ from inrflow_core.domains._contract import (
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Orbit, Surface, Window
 from inrflow_core.geometry import cameras, isosurface
+from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import CAMERA, SURFACE, Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
-from inrflow_core.visualization import image_grid, image_io
+from inrflow_core.visualization import image_grid, image_io, mesh_grid
 
 MOST_RESOLUTION = 4096
 MOST_VIEWS = 1024
@@ -379,9 +380,15 @@ class Domain:
         """Peak signal-to-noise ratio in dB of a scene's colors at the surface points of an example."""
         return _scene_surfaces.color_error(medium, example.condition[SURFACE], chunk)
 
-    def render(self, outputs: np.ndarray) -> Any:
-        """A row of views for each scene; single views in a grid."""
-        return image_grid.scene_grid(outputs)
+    def render(self, outputs: np.ndarray | Sequence[Mesh], captions: Sequence[str] = ()) -> Any:
+        """A row of views for each scene (with captions at most `SHOWN`), single views in a grid; meshes rendered."""
+        if not isinstance(outputs, np.ndarray):
+            return mesh_grid.render_meshes(outputs, captions=captions)
+        return (
+            image_grid.sheet(outputs[:, :: -(-outputs.shape[1] // SHOWN)], captions)
+            if captions
+            else image_grid.scene_grid(outputs)
+        )
 
     @staticmethod
     def thumbnails(values: np.ndarray) -> np.ndarray:

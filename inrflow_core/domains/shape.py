@@ -36,7 +36,7 @@ from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.numerics import keyed_random, noise_field
 from inrflow_core.sets import Condition, CoordValueSet, Points, Queries, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
-from inrflow_core.visualization import point_rendering
+from inrflow_core.visualization import mesh_grid, point_rendering
 
 Function = Callable[[Tensor], Tensor]
 """The logits (P 1) of one shape at coordinates (P 3) in [-1, 1]."""
@@ -350,9 +350,12 @@ class Domain:
             errors["iou"] = shape_scores.iou(self.is_inside(function, positions, chunk=chunk), inside)
         return errors
 
-    def render(self, outputs: np.ndarray) -> Any:
-        """Shaded renderings of the surface points of all shapes."""
-        return point_rendering.render_clouds(outputs, size=512 if len(outputs) == 1 else 256)
+    def render(self, outputs: np.ndarray | Sequence[Mesh], captions: Sequence[str] = ()) -> Any:
+        """Shaded renderings of the surfaces of all shapes, or of points on them."""
+        size = 512 if len(outputs) == 1 else 256
+        if isinstance(outputs, np.ndarray):
+            return point_rendering.render_clouds(outputs, size=size, captions=captions)
+        return mesh_grid.render_meshes(outputs, size=size, captions=captions)
 
     @staticmethod
     def thumbnails(values: np.ndarray) -> np.ndarray:

@@ -231,9 +231,10 @@ class Domain(DecodedAtOwnPairs):
         """Peak signal-to-noise ratio in dB over all pixels of a clip, peak 255."""
         return {"psnr": float(psnr_of_each(output[None], original[None])[0])}
 
-    def render(self, outputs: np.ndarray) -> Any:
+    def render(self, outputs: np.ndarray, captions: Sequence[str] = ()) -> Any:
         """A strip of at most eight evenly spaced frames of each clip."""
-        return image_grid.scene_grid(outputs[:, _shown(outputs.shape[1])])
+        frames = outputs[:, _shown(outputs.shape[1])]
+        return image_grid.sheet(frames, captions) if captions else image_grid.scene_grid(frames)
 
     @staticmethod
     def thumbnails(values: np.ndarray) -> np.ndarray:

@@ -47,6 +47,13 @@ def per_sample_metadata(model: Model, request: SampleRequest) -> list[dict[str, 
     ]
 
 
+def caption(metadata: Mapping[str, str]) -> str:
+    """What an image of a sample says of it, from its metadata: class or text, then the seed."""
+    label = metadata.get("label", "-1")
+    named = metadata.get("class") or metadata.get("text") or (f"class {label}" if int(label) >= 0 else "")
+    return ", ".join(part for part in (named, f"seed {metadata['seed']}") if part)
+
+
 def provenance_of_file(source: Path | None, model: Model, size: Size) -> dict[str, str]:
     """The part of an origin that depends on the weights file or saved field, and the size; None: its digest is left out."""
     text = "x".join(str(side) for side in size) if isinstance(size, tuple) else str(size or "training")

@@ -37,6 +37,7 @@ from inrflow_core.sampling import support_cameras
 from inrflow_core.sampling.labels import check_labels, resolve_labels
 from inrflow_core.sampling.optimize import is_compiled
 from inrflow_core.sampling.options import options_for_labels
+from inrflow_core.sampling.provenance import caption, per_sample_metadata
 from inrflow_core.sampling.python_inputs import Labels, check_size, class_numbers
 from inrflow_core.sampling.request import (
     SampleRequest,
@@ -313,10 +314,11 @@ def _sample_batch(
 
 
 def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Condition | None = None) -> Any:
-    """An image (PIL) of the samples of seeds 0 ... num - 1, for looking at a model while it trains."""
+    """An image (PIL) of the samples of seeds 0 ... num - 1 with their classes, for looking at a model while it trains."""
     seeds = range(num)
     request = SampleRequest(seeds, resolve_labels(model, seeds), chunk=chunk, condition=condition or {})
-    return model.domain.render(concatenate([values for _, values in iter_samples(model, request)]))
+    captions = [caption(item) for item in per_sample_metadata(model, request)]
+    return model.domain.render(concatenate([values for _, values in iter_samples(model, request)]), captions)
 
 
 def concatenate(parts: Sequence[np.ndarray | list[Structure] | list[Mesh]]) -> Any:

@@ -46,6 +46,8 @@ class OutputSettings:
     """Weights of the network that encodes the sequences. Default: those in the folder of all weights."""
     workers: int = 1
     """Processes that fill a folder of shards together."""
+    sheet: Path | None = None
+    """Also write a .png file of all samples with captions; not beside shards and folded sequences."""
     overwrite: bool = False
 
 
@@ -115,4 +117,6 @@ def _write(job: SampleJob, source: write_samples.SampleSource, output: OutputSet
         return sharded.sample_shards(
             job, workers=output.workers, overwrite=overwrite, reporter=source.reporter, source=source
         )
-    return write_samples.write_samples(source, job.out, job.origin, overwrite=overwrite, field=field)
+    return write_samples.write_samples(
+        source, job.out, job.origin, overwrite=overwrite, field=field, sheet=output.sheet
+    )

@@ -13,6 +13,7 @@ import numpy as np
 from inrflow_core.domains._contract import HasFrames
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Clip, Field, Size, Surface, Window
+from inrflow_core.formats import png
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Progress, Reporter, format_bytes
 from inrflow_core.runtime.query_budget import QueryBudget
@@ -94,10 +95,12 @@ def write_samples(
     *,
     overwrite: bool = False,
     field: Field | None = None,
+    sheet: Path | None = None,
 ) -> list[Path]:
     """Draw the samples of a request and write them in the format of the suffix of `out`; returns the files.
 
-    `origin` is what `provenance.provenance` returns. With a `field` of the same request, it is evaluated instead.
+    `origin` is what `provenance.provenance` returns. With a `field` of the same request, it is evaluated instead. `sheet` is a .png
+    file of all samples with captions, which is written beside.
 
     Raises:
         UsageError: no such format, or a file exists, without `overwrite`.
@@ -111,7 +114,12 @@ def write_samples(
             values = sample.evaluate(model, field, request.size, request.window, chunk=source.budget, progress=progress)
             parts = [(slice(0, len(values)), values)]
         part_values = [values for _, values in parts]
-    return _write_values(model, request, sample.concatenate(part_values), out, origin, overwrite=overwrite)
+    joined = sample.concatenate(part_values)
+    written = _write_values(model, request, joined, out, origin, overwrite=overwrite)
+    if sheet is not None:
+        captions = [provenance.caption(item) for item in provenance.per_sample_metadata(model, request)]
+        png.save(sheet, model.domain.render(joined, captions), origin=origin)
+    return written
 
 
 def write_field(

@@ -13,6 +13,8 @@ BACKGROUND = (255, 255, 255)
 FOREGROUND = (70, 74, 82)
 TILE = 64
 """Images of a grid are magnified by a whole number until they are at least this many pixels high."""
+LEGIBLE = 96, 384
+"""Least and most pixels of the height of an image beside a caption."""
 
 
 def image_grid(
@@ -46,6 +48,22 @@ def labeled_rows(rows: Mapping[str, UInt8[np.ndarray, "B _ _ _"]], *, tile: int 
     columns = len(next(iter(rows.values())))
     assert all(len(row) == columns for row in rows.values()), "rows of one length"
     return tile_images(tiles, columns=columns, names=list(rows))
+
+
+def sheet(scenes: UInt8[np.ndarray, "B V H W C"], captions: Sequence[str]) -> Image.Image:
+    """Single views in a grid with a caption above each, several views of each scene in a row with the caption at its left."""
+    tiles = [_legible(view) for scene in scenes for view in scene]
+    if scenes.shape[1] == 1:
+        return tile_images(tiles, captions=captions)
+    return tile_images(tiles, columns=scenes.shape[1], names=captions)
+
+
+def _legible(pixels: UInt8[np.ndarray, "H W C"]) -> Image.Image:
+    """An image magnified by a whole number, or reduced, to a height within `LEGIBLE`."""
+    image, (least, most) = to_image(pixels), LEGIBLE
+    if image.height > most:
+        return image.resize((max(1, round(image.width * most / image.height)), most), Image.Resampling.LANCZOS)
+    return _magnified(image, max(1, math.ceil(least / image.height)))
 
 
 def to_image(pixels: UInt8[np.ndarray, "H W C"]) -> Image.Image:

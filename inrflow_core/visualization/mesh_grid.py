@@ -24,6 +24,7 @@ def render_meshes(
     *,
     columns: int | None = None,
     size: int = 256,
+    captions: Sequence[str] = (),
     azimuth: float = 35.0,
     elevation: float = 24.0,
 ) -> Image.Image:
@@ -34,7 +35,9 @@ def render_meshes(
     distance = MARGIN / math.sin(math.radians(FIELD_OF_VIEW) / 2)
     camera = cameras.orbit(azimuth, elevation, distance, field_of_view=FIELD_OF_VIEW)[None]
     tiles = [_tile(mesh, camera, size) for mesh in meshes]
-    return tiles[0] if len(tiles) == 1 else tile_images(tiles, columns=columns, gap=0)
+    return (
+        tiles[0] if len(tiles) == 1 and not captions else tile_images(tiles, columns=columns, captions=captions, gap=0)
+    )
 
 
 def render_around(

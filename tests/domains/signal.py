@@ -118,7 +118,7 @@ class Domain(DecodedAtOwnPairs):
         """Raises UsageError: nothing is encoded."""
         raise UsageError("waves are not encoded from files", hint="sample them")
 
-    def render(self, outputs: np.ndarray) -> Any:
+    def render(self, outputs: np.ndarray, captions: Sequence[str] = ()) -> Any:
         """Strips of gray."""
         return image_grid.image_grid(self.thumbnails(outputs))
 

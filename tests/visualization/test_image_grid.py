@@ -143,3 +143,11 @@ def test_proteins_of_any_length_stand_side_by_side() -> None:
     own, shared = (np.asarray(protein_rendering.render_proteins([helix(), helix() @ np.diag([1, -1, -1])], is_one_view=flag)) for flag in (False, True))  # fmt: skip
     assert np.abs(own[:, :256].astype(int) - own[:, 256:]).max() < 60
     assert np.abs(shared[:, :256].astype(int) - shared[:, 256:]).max() > 100
+
+
+def test_images_of_a_sheet_are_from_96_to_384_pixels_high_and_views_of_a_scene_in_a_row() -> None:
+    for side, shown in ((24, 96), (96, 96), (100, 100), (1000, 384)):
+        sheet = image_grid.sheet(noise_images(2, side, 3)[:, None], ["one", "two"])
+        assert sheet.width == 2 * (shown + 4) + 4, side
+    rows = image_grid.sheet(noise_images(6, 96, 3).reshape(2, 3, 96, 96, 3), ["cat, seed 0", "seed 1"])
+    assert rows.height == 2 * 100 + 4 and rows.width > 3 * 100 + 4 + 50
