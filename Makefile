@@ -19,7 +19,7 @@ setup:
 	@sh tools/setup.sh
 
 demo: setup
-	@.venv/bin/python tools/demo.py
+	@.venv/bin/inrflow demo
 
 demo-inrct: setup
 	@.venv/bin/python -m tools.demo_inrct

@@ -20,7 +20,20 @@ from inrflow_cli import console, help_groups
 from inrflow_core.errors import Exit, InrflowError, Interrupted, MissingError, OutOfMemory, UsageError, did_you_mean
 from inrflow_core.runtime.progress import first_line
 
-COMMANDS = ("prepare", "train", "sample", "upsample", "eval", "export", "view", "runs", "presets", "weights", "doctor")
+COMMANDS = (
+    "prepare",
+    "train",
+    "sample",
+    "upsample",
+    "eval",
+    "export",
+    "view",
+    "runs",
+    "presets",
+    "weights",
+    "demo",
+    "doctor",
+)
 """In the order of a user's work; each is the file of that name in `commands/`, which holds a function or a `Typer` of that name."""
 RENAMED = {
     "prepare": {"--num-shards": "--array-size", "--shard-index": "--array-index"},

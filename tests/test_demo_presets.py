@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from inrflow_cli import demo_images
 from inrflow_core import models
 from inrflow_core.config import preset
 from inrflow_core.config.training import share_of_initial_weights
@@ -20,7 +21,6 @@ from inrflow_core.numerics import noise_field
 from inrflow_core.proteins import residues
 from inrflow_core.sampling import options, sample
 from tests import tiny
-from tools import demo
 
 FINER = {
     "digits-demo": (24, 24),
@@ -89,7 +89,7 @@ def test_one_velocity_is_the_same_in_any_batch_and_chunk_to_1e_5_of_its_rms(mode
 
 def test_the_demo_prepares_the_letters_that_its_preset_names():
     command = preset.load("glyphs-demo").data.config.prepare
-    assert command is not None and shlex.split(command) == ["inrflow", *demo.prepare_letters()]
+    assert command is not None and shlex.split(command) == ["inrflow", *demo_images.prepare_letters()]
 
 
 @pytest.mark.parametrize("name", FINER)

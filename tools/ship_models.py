@@ -1,4 +1,4 @@
-"""Put the averaged weights of a run into the package, in fp16: `python -m tools.ship_models runs/glyphs-demo glyphs`.
+"""Put the averaged weights of a run into the package, in fp16: `python -m tools.ship_models demo/runs/glyphs-demo glyphs`.
 
 The settings of sampling are those that the run's preset has now, where it is one that comes with inrflow.
 
