@@ -80,6 +80,10 @@ EXAMPLES = {
         ("inrflow weights list", "what is there, and what to get"),
         ("inrflow weights check", "digests and values"),
     ],
+    "demo": [
+        ("inrflow demo", "train, sample and upsample in minutes"),
+        ("inrflow demo --quick", "the models that come with inrflow, without training"),
+    ],
     "doctor": [("inrflow doctor", "some seconds"), ("inrflow doctor --no-test --json", "for a bug report")],
 }
 """Command lines of each command, with what they are for."""
