@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 from inrflow_cli import app
 from tests.datasets import raw
-from tests.test_readme import commands
+from tests.test_readme import blocks, commands
 
 BRIEF = [
     "training.steps=2",
@@ -34,6 +33,7 @@ SMALL = {
         "network.latents=8",
         "domain.num_points=64",
     ],
+    "digits-demo": ["network.width=32", "network.heads=2", "network.depth=1"],
     "shapes-demo": [
         *("network.autoencoder.resolution=16", "network.autoencoder.width=8", "network.autoencoder.multipliers=[1,2]"),
         *("network.denoiser.width=16", "network.denoiser.multipliers=[1]", "network.denoiser.head_width=16"),
@@ -68,9 +68,16 @@ def make_clouds(folder: Path) -> None:
         path.write_text("".join(f"v {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in vertices) + faces)
 
 
-MAKERS = {"own-photos": make_photos, "own-clouds": make_clouds}
+def make_samples(folder: Path) -> None:
+    """Noise in the place of another program's samples of digits."""
+    images = np.random.default_rng(0).integers(0, 256, size=(200, 8, 8, 1), dtype=np.uint8)
+    np.savez(folder / "theirs.npz", images=images)
+
+
+MAKERS = {"own-photos": make_photos, "own-clouds": make_clouds, "evaluation-for-a-paper": make_samples}
 WRITTEN = {
     "own-photos": ("new.png", "new-4x.png", "cat-4x.png", "cats.png", "dogs.png", "results/metrics.json"),
+    "evaluation-for-a-paper": ("table.tex", "results/seeds/report.html", "results/guidance/metrics.json"),
     "own-clouds": ("new.png", "new.ply", "finer.ply", "surface.glb", "cup.ply", "shape.glb"),
 }
 
@@ -81,7 +88,13 @@ def test_every_tutorial_has_data_for_its_commands(checkout: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
-def test_every_command_of_a_tutorial_runs(name: str, tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_command_of_a_tutorial_runs(
+    name: str,
+    tmp_path: Path,
+    checkout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
     text = (checkout / "docs" / "tutorials" / f"{name}.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for variable in ("INRFLOW_DATA", "INRFLOW_RUNS"):
@@ -92,6 +105,12 @@ def test_every_command_of_a_tutorial_runs(name: str, tmp_path: Path, checkout: P
         if arguments[0] == "train":
             preset = arguments[arguments.index("--preset") + 1]
             arguments += [word for one in BRIEF + SMALL[preset] for word in ("--set", one)]
-        assert app.run(arguments) == 0, shlex.join([program, *arguments])
+        arguments, _, file = "\0".join(arguments).partition("\0>\0")  # what a shell makes of `> file`
+        capsys.readouterr()
+        assert app.run(arguments.split("\0")) == 0, arguments
+        if file:
+            (tmp_path / file).write_text(capsys.readouterr().out)
+    for code in blocks(text, "python"):
+        exec(code, {})
     for file in WRITTEN[name]:
         assert (tmp_path / file).stat().st_size > 0, file

@@ -50,14 +50,20 @@ def _show_several(scored: Sequence[SampleScores]) -> None:
     names = [one.sample_set.name for one in scored]
     values = [{score.metric: _joined(value_texts(score)) for score in one.scores} for one in scored]
     speeds = [report_entries.speed_texts(one.sample_set) for one in scored]
-    heads |= {name: name for each in speeds for name in each}
+    rates = list(dict.fromkeys(name for each in speeds for name in each))
     cells = [value | speed for value, speed in zip(values, speeds, strict=True)]
-    rows = [(name, *(each.get(head, "") for head in heads)) for name, each in zip(names, cells, strict=True)]
-    if console.fits(("samples", *heads.values()), rows):
-        console.table(("samples", *heads.values()), rows)
+
+    def rows(columns: Sequence[str]) -> list[Sequence[str]]:
+        return [(name, *(each.get(one, "") for one in columns)) for name, each in zip(names, cells, strict=True)]
+
+    columns = ("samples", *heads.values(), *rates)
+    if console.fits(columns, rows([*heads, *rates])):
+        console.table(columns, rows([*heads, *rates]))
         return
-    for head, text in heads.items():
-        console.table((text, ""), [(name, each[head]) for name, each in zip(names, cells, strict=True) if head in each])
+    for metric, head in heads.items():
+        console.table((head, ""), [row for row in rows([metric]) if row[1]])
+    if rates:
+        console.table(("sampling", *rates), rows(rates))
 
 
 def show_best(results: Results) -> None:
