@@ -2,7 +2,7 @@
 
 PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help setup demo demo-inrct test test-all lint format benchmark soak clean
+.PHONY: help setup demo demo-inrct test test-all lint format docs benchmark soak clean
 
 help:
 	@echo 'make demo       train a model of letters and one of solids, sample and upsample both into demo/'
@@ -11,6 +11,7 @@ help:
 	@echo 'make test-all   all tests'
 	@echo 'make lint       ruff and pyright'
 	@echo 'make format     format the code with ruff'
+	@echo 'make docs       build the site of docs/ and the API into site/'
 	@echo 'make benchmark  time and memory against straightforward implementations, as tables'
 	@echo 'make soak       kill runs, damage files, fill disks; print a table (docs/reliability.md)'
 	@echo 'make setup      create the environment (.venv)'
@@ -39,6 +40,9 @@ format: setup
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+docs: setup
+	.venv/bin/mkdocs build --strict --quiet
+
 benchmark: setup
 	@set -e; for script in tests/benchmarks/*.py; do \
 	    echo "\$$ python $$script"; OMP_NUM_THREADS=1 .venv/bin/python $$script; \
@@ -48,4 +52,4 @@ soak: setup
 	@.venv/bin/python -m tools.soak $(SOAK)
 
 clean:
-	rm -rf demo build dist .pytest_cache .ruff_cache
+	rm -rf demo build dist site .pytest_cache .ruff_cache

@@ -137,7 +137,8 @@ def write_field(
     Their provenance has all but the digest of the weights.
 
     Args:
-        size, window: as of `sample.evaluate`.
+        size: as of `sample.evaluate`.
+        window: as of `sample.evaluate`.
         format_options: the format's own, such as `columns` of a .png.
 
     Raises:
