@@ -57,6 +57,13 @@ def superpose_on_first(samples: Sequence[Structure]) -> list[Structure]:
     return superposed
 
 
+def deviations(samples: Sequence[Structure]) -> Float64[np.ndarray, " L"]:
+    """How far the C-alpha of each residue is from its mean over superposed structures of one sequence: root of the mean squared
+    distance, in Angstrom."""
+    traces = np.stack([sample.ca for sample in samples]).astype(np.float64)
+    return np.sqrt(np.square(traces - traces.mean(0)).sum(2).mean(0))
+
+
 def rmsd(mobile: Positions, fixed: Positions) -> float:
     """Root of the mean squared distance after superposition."""
     return float(np.sqrt(np.square(superpose(mobile, fixed)(mobile) - fixed).sum(1).mean()))

@@ -6,6 +6,7 @@ A model reads its input from a file: a temporary folder holds that file while it
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -96,13 +97,24 @@ def check_size(num_bytes: int) -> None:
 
 
 def enlarged(
-    pixels: UInt8[np.ndarray, "R K C"], size: int, window: tuple[float, float, float, float], *, is_sharp: bool
-) -> UInt8[np.ndarray, "S S C"]:
-    """`size` x `size` pixels of a window by bicubic interpolation; `is_sharp` repeats pixels where they are enlarged."""
+    pixels: UInt8[np.ndarray, "R K C"],
+    size: tuple[int, int],
+    window: tuple[float, float, float, float],
+    *,
+    is_sharp: bool,
+) -> UInt8[np.ndarray, "S T C"]:
+    """A window at a size (rows, columns) by bicubic interpolation; `is_sharp` repeats pixels where they are enlarged."""
     top, left, bottom, right = window
     rows, columns = pixels.shape[:2]
     box = (left * columns, top * rows, right * columns, bottom * rows)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    is_larger = size >= max(box[2] - box[0], box[3] - box[1])
+    is_larger = size[1] >= box[2] - box[0] and size[0] >= box[3] - box[1]
     method = Image.Resampling.NEAREST if is_sharp and is_larger else Image.Resampling.BICUBIC
-    return np.asarray(image.resize((size, size), method, box=box)).reshape(size, size, -1)
+    return np.asarray(image.resize((size[1], size[0]), method, box=box)).reshape(*size, -1)
+
+
+def png_bytes(pixels: UInt8[np.ndarray, "H W C"]) -> bytes:
+    """Pixels as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()

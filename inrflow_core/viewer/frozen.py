@@ -13,16 +13,22 @@ from html import escape
 from typing import Any
 from urllib.parse import parse_qsl
 
+import numpy as np
+
 from inrflow_core import __version__
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import Camera, Window
+from inrflow_core.proteins import superposition
 from inrflow_core.report import galleries, page
 from inrflow_core.runtime.progress import Progress
+from inrflow_core.sampling import upsample
 from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import selection as parameters
+from inrflow_core.viewer.dropped_images import png_bytes
 from inrflow_core.viewer.functions import MOST_POINTS, Functions
 from inrflow_core.viewer.selection import Selection
 from inrflow_core.viewer.viewed_run import VIEWS, ViewedRun
+from inrflow_core.visualization import point_rendering
 
 SIDE = 768
 """Pixels along the longer side of an image, or the largest side that the page evaluates."""
@@ -33,6 +39,19 @@ HOME = (2.7, 1.9, 3.5)
 """The first pose of the page's camera (`page/stage.js`)."""
 SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQ"
 """The page's own sequence (`page/panel.js`)."""
+STRIP = (1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 250, 500)
+USUAL_STEPS = 50
+"""Solver steps of the strip, up to those of the preset or these, as on the page (`page/panel.js`)."""
+THUMBNAIL, THUMBNAIL_POINTS = 144, 512
+"""Pixels along the side of an image of the strip, and points of a cloud."""
+COMPARED: Mapping[str, tuple[str, ...]] = {
+    **{kind: (kind,) for kind in ("bicubic", "pixels", "truth")},
+    "both": ("bicubic", "truth"),
+}
+"""What is beside an image (`page/state.js`)."""
+NAMES = {"bicubic": "bicubic enlargement", "pixels": "training pixels", "truth": "input image"}
+DEVIATING = 5
+"""Proteins whose deviation is shown, where the fragment does not say another number (`page/state.js`)."""
 OWN: Mapping[str, parameters.Parser] = {
     "points": parameters.whole(1, MOST_POINTS),
     "panels": parameters.word(400),
@@ -41,6 +60,7 @@ OWN: Mapping[str, parameters.Parser] = {
     "rate": parameters.number(0.01, 1000),
     "frames": parameters.whole(1, 10_000),
     **{name: parameters.whole(1, 4096) for name in ("grid-side", "view-side", "clip-side")},
+    "samples": parameters.whole(1, parameters.MOST_SAMPLES),
     **{name: parameters.word(20) for name in ("dot", "compare", "tint", "grid", "strip")},
 }
 """What a fragment holds beside the sample's selection."""
@@ -55,9 +75,10 @@ def html(functions: Functions, fragment: str, progress: Progress | None = None) 
     shared, view = parameters.parse(parse_qsl(fragment.removeprefix("#"), keep_blank_values=True), OWN)
     if shared.image is None:
         shared = replace(shared, image=functions.first_image)
-    sections = [_section(functions, own, view, progress) for own in _panels(functions, shared, view)]
+    panels = [_section(functions, own, view, progress) for own in _panels(functions, shared, view)]
+    content = "\n".join(panels) if len(panels) == 1 else f'<div class="sides">{"".join(panels)}</div>'
     head = "<p>Each panel shows one sample as a function, evaluated where the page looked.</p>"
-    return page.self_contained("inrflow view", head, sections, f"Written by <code>inrflow view</code> {__version__}.")
+    return page.self_contained("inrflow view", head, [content], f"Written by <code>inrflow view</code> {__version__}.")
 
 
 def _panels(functions: Functions, shared: Selection, view: Mapping[str, Any]) -> list[Selection]:
@@ -90,24 +111,116 @@ def _of_run(run: ViewedRun, shared: Selection) -> Selection:
 
 
 def _section(functions: Functions, own: Selection, view: Mapping[str, Any], progress: Progress | None) -> str:
-    """One panel, with what it was sampled by."""
+    """One panel: what it was sampled by, what is beside it, and the strip of growing steps."""
     run = functions.runs[own.run]
     described, recorded = run.describe(), functions.record(own, progress)
-    options = {**recorded.options.provenance(None), **recorded.origin, "seed": str(own.seed)}
+    options = {**recorded.options.provenance(None), **recorded.origin}
+    if recorded.example is None:
+        options["seed"] = str(own.seed)
     if recorded.labels is not None:
         label, names = recorded.labels[0], described["class_names"]
         options["class"] = str(names[label]) if 0 <= label < len(names) else str(label)
     title = f"{described['name']}, step {recorded.model.metadata.get('step', 'unknown')}"
-    facts = ", ".join(f"{escape(name)} {escape(value)}" for name, value in options.items())
-    if described["view"] == "cloud":
+    words = [", ".join(f"{escape(name)} {escape(value)}" for name, value in options.items())]
+    words += [upsample.ERRORS[name].format(value) for name, value in recorded.error.items()]
+    kind = described["view"]
+    if kind == "cloud":
         points = functions.points(own, 0, view.get("points", POINTS), progress)
-        content = galleries.gallery(page.Gallery(title, points[None]))
-        return f"{content}<p>{facts}</p>"
+        head, figures = galleries.gallery(page.Gallery(title, points[None])), []
+    else:
+        head, figures = (
+            f"<section><h2>{escape(title)}</h2></section>",
+            [_function(functions, own, described, view, progress)],
+        )
+    if kind == "image":
+        figures += _beside(functions, own, described, view, progress)
+    if kind == "structure":
+        figures, deviation = _structures(functions, own, view, progress)
+        words += deviation
+    strip = ""
+    if view.get("strip") == "1" and recorded.example is None:
+        strip = _strip(functions, own, described, progress)
+    layout = "one" if len(figures) == 1 else "folds"
+    tiles = f'<div class="tiles {layout}">{"".join(figures)}</div>' if figures else ""
+    return f"<div>{head}{tiles}{strip}<p>{'; '.join(words)}</p></div>"
+
+
+def _function(
+    functions: Functions,
+    own: Selection,
+    described: Mapping[str, Any],
+    view: Mapping[str, Any],
+    progress: Progress | None,
+) -> str:
+    """The file of `inrflow sample`, as a figure."""
     suffix = "webp" if described["view"] == "clip" else "png"
     file = functions.file(own, f".{suffix}", *_size(described, view, functions.max_side), progress=progress)
+    return _figure(file, "function", suffix)
+
+
+def _beside(
+    functions: Functions,
+    own: Selection,
+    described: Mapping[str, Any],
+    view: Mapping[str, Any],
+    progress: Progress | None,
+) -> list[str]:
+    """What the page shows beside an image, at the same window."""
+    sizes, window = _size(described, view, functions.max_side)
+    rows, columns = (int(side) for side in str(sizes.resolution).split("x"))
+    compare = view.get("compare", "auto")
+    if compare == "auto":
+        compare = "both" if own.image else "none"
+    kinds = [kind for kind in COMPARED.get(compare, ()) if kind != "truth" or own.image]
+    return [
+        _figure(png_bytes(functions.interpolated(own, (rows, columns), window, kind, progress)), NAMES[kind])
+        for kind in kinds
+    ]
+
+
+def _structures(
+    functions: Functions, own: Selection, view: Mapping[str, Any], progress: Progress | None
+) -> tuple[list[str], list[str]]:
+    """The traces of proteins of one sequence, and how far they deviate from their mean, in words."""
+    number = view.get("samples") or (DEVIATING if view.get("tint") == "deviation" else 1)
+    samples = functions.structures(own, number, progress)
+    image = functions.record(own, progress).model.domain.render(samples)
+    if number == 1:
+        return [_figure(png_bytes(np.asarray(image)), "")], []
+    deviations = superposition.deviations(samples)
+    far = int(deviations.argmax())
+    return [_figure(png_bytes(np.asarray(image)), f"seeds {own.seed} to {own.seed + number - 1}")], [
+        f"the C-alphas deviate from the mean of {number} samples by {deviations.mean():.1f} \u00c5 in the mean and by "
+        f"{deviations[far]:.1f} \u00c5 at most, at residue {far + 1}"
+    ]
+
+
+def _strip(functions: Functions, own: Selection, described: Mapping[str, Any], progress: Progress | None) -> str:
+    """Thumbnails of the same seed with growing steps, of images and clouds; empty where the sampler does not take steps."""
+    kind, usual = described["view"], described["steps"] or USUAL_STEPS
+    if not described["takes_steps"] or kind not in ("image", "cloud"):
+        return ""
+    counts = [count for count in STRIP if count < usual] + [usual] + ([2] if usual == 1 else [])
+    figures = []
+    for count in counts:
+        stepped = replace(own, steps=count)
+        try:
+            if kind == "image":
+                pixels = functions.image(stepped, THUMBNAIL, None, progress)
+            else:
+                points = functions.points(stepped, 0, THUMBNAIL_POINTS, progress)
+                pixels = np.asarray(point_rendering.cloud(points, size=THUMBNAIL))
+        except (UsageError, Diverged):  # such as of a sampler that chooses its own steps
+            continue
+        figures.append(_figure(png_bytes(pixels), "1 step" if count == 1 else f"{count} steps"))
+    return f'<div class="tiles large">{"".join(figures)}</div>' if figures else ""
+
+
+def _figure(file: bytes, caption: str, suffix: str = "png") -> str:
+    """An embedded image with its caption."""
     data = base64.b64encode(file).decode("ascii")
-    image = f'<img alt="{escape(title)}" src="data:image/{suffix};base64,{data}">'
-    return f"<section><h2>{escape(title)}</h2>{image}<p>{facts}</p></section>"
+    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure class="tile"><img alt="{escape(caption)}" src="data:image/{suffix};base64,{data}">{words}</figure>'
 
 
 def _size(described: Mapping[str, Any], view: Mapping[str, Any], most: int) -> tuple[SizeOptions, Window]:

@@ -21,11 +21,14 @@ from jaxtyping import Float32, UInt8
 
 from inrflow_core import models
 from inrflow_core.conditioners._contract import conditioner_of_option, conditioner_part
+from inrflow_core.config.training import LAST_SEED
 from inrflow_core.domains._contract import InputExample
 from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import Camera, Clip, Field, Orbit, Size, Window
 from inrflow_core.geometry.cameras import DEFAULT_FOV, DISTANCE
 from inrflow_core.models import Model
+from inrflow_core.proteins import superposition
+from inrflow_core.proteins.structure import Structure
 from inrflow_core.runtime.progress import SILENT, Progress
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sample_files import writer
@@ -176,11 +179,11 @@ class Functions:
         return sample.evaluate(recorded.model, recorded.field, sides, window, progress=progress)[0]
 
     def interpolated(
-        self, selection: Selection, size: int, window: Window, kind: str, progress: Progress | None = None
+        self, selection: Selection, size: tuple[int, int], window: Window, kind: str, progress: Progress | None = None
     ) -> UInt8[np.ndarray, "H W C"]:
         """The same window of the training grid's pixels, enlarged by `bicubic` interpolation, or as they are (`pixels`); of an
         image that was encoded those that the model read. `truth` is that image at its own resolution."""
-        self._check_side(size)
+        self._check_side(max(size))
         if kind == "truth":
             if selection.image is None:
                 raise UsageError("there is no image beside the sample", hint="drop one on the page")
@@ -221,6 +224,21 @@ class Functions:
         _check_view(recorded.model, view)
         size = self._size(recorded.model, sizes, SUFFIXES[view])
         return sample.evaluate(recorded.model, recorded.field, size, progress=progress)[0]
+
+    def structures(self, selection: Selection, num: int, progress: Progress | None = None) -> list[Structure]:
+        """Proteins of one sequence, the samples of `num` seeds from the selection's on, superposed on the first.
+
+        Raises:
+            UsageError: the run does not sample proteins, or a seed beyond the last one.
+        """
+        if selection.seed + num - 1 > LAST_SEED:
+            raise UsageError(f"{num} samples from the seed {selection.seed} on", hint="give a smaller seed")
+        samples: list[Structure] = []
+        for seed in range(selection.seed, selection.seed + num):
+            recorded = self.record(replace(selection, seed=seed), progress)
+            _check_view(recorded.model, "structure")
+            samples += sample.evaluate(recorded.model, recorded.field, progress=progress)
+        return superposition.superpose_on_first(samples)
 
     def file(
         self,

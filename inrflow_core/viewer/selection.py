@@ -17,6 +17,8 @@ MOST_STEPS = 1000
 """Solver steps of one sample, at most: the papers' presets have 500."""
 MOST_RESIDUES = 1024
 """Letters of a sequence."""
+MOST_SAMPLES = 16
+"""Proteins of one sequence that are shown together."""
 MOST_LETTERS = 200
 """Letters of a class's name."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import io
 import re
 import socket
 import time
@@ -17,9 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import uvicorn
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -29,11 +26,13 @@ from starlette.staticfiles import StaticFiles
 from inrflow_core import __version__
 from inrflow_core.errors import Exit, InrflowError, UsageError
 from inrflow_core.fields import Camera
+from inrflow_core.proteins import structure_writer, superposition
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.sampling import upsample
 from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import dropped_images, frozen
 from inrflow_core.viewer import selection as parameters
+from inrflow_core.viewer.dropped_images import png_bytes
 from inrflow_core.viewer.functions import MOST_LEVELS, MOST_POINTS, Functions, tile_window
 from inrflow_core.viewer.guard import Guard
 from inrflow_core.viewer.worker import BusyError, CancelledJob, Worker
@@ -45,7 +44,7 @@ TILE = 256
 """Pixels along the side of a tile."""
 STATUS = {Exit.USAGE: 400, Exit.MISSING: 404, Exit.MEMORY: 507, Exit.DIVERGED: 422}
 """HTTP status by exit code; others are 500."""
-ROUTES = ("info", "record", "tile", "points", "mesh", "scene", "clip", "file", "frozen")
+ROUTES = ("info", "record", "tile", "points", "mesh", "scene", "clip", "structures", "file", "frozen")
 CAMERA = ("azimuth", "elevation", "distance")
 SIZES = ("resolution", "points", "frames", "views", "fps", "level", *CAMERA)
 BYTES = "application/octet-stream"
@@ -138,7 +137,7 @@ class Page:
             if kind == "function":
                 pixels = self.functions.image(selection, size, window, progress)
             else:
-                pixels = self.functions.interpolated(selection, size, window, kind, progress)
+                pixels = self.functions.interpolated(selection, (size, size), window, kind, progress)
             return Response(png_bytes(pixels), media_type="image/png")
 
         return work
@@ -193,6 +192,19 @@ class Page:
             frames = self.functions.values(selection, "clip", _size_options(values), progress)
             headers = {"x-shape": ",".join(map(str, frames.shape))}
             return Response(frames.tobytes(), media_type=BYTES, headers=headers)
+
+        return work
+
+    def structures(self, request: Request) -> Answer:
+        """Proteins of `samples` seeds as the text of a PDB file each, superposed, and in Angstrom how far the C-alpha of each
+        residue is from its mean over them."""
+        selection, values = _parse(request, {"samples": parameters.whole(1, parameters.MOST_SAMPLES)})
+
+        def work(progress: Progress) -> Response:
+            samples = self.functions.structures(selection, values.get("samples", 1), progress)
+            deviations = superposition.deviations(samples).round(3).tolist()
+            texts = [structure_writer.pdb_text([one], {}) for one in samples]
+            return JSONResponse({"structures": texts, "deviations": deviations})
 
         return work
 
@@ -333,13 +345,6 @@ def serve(app: Guard, worker: Worker, listener: socket.socket) -> None:
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1, ws="none"
     )
     _Server(config, worker).run(sockets=[listener])
-
-
-def png_bytes(pixels: np.ndarray) -> bytes:
-    """Pixels, uint8 (H W C), as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
 
 
 def _parse(request: Request, own: dict[str, Any]) -> tuple[parameters.Selection, dict[str, Any]]:

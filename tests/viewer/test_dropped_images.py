@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ KINDS = {
     **{"flow": tiny.LOCAL_IMAGE, "consistency": tiny.INR, "latent": tiny.LATENT, "scenes": tiny.RADIANCE},
     **{"objects": tiny.IMAGE_TO_POINTS, "clouds": tiny.POINTS},
 }
+DATA = re.compile(r"data:image/png;base64,([^\"]+)")
 URL = "http://127.0.0.1:8420"
 
 
@@ -197,3 +200,29 @@ def test_an_inversion_ends_within_its_first_step(folders: Path):
     with pytest.raises(CancelledJob):
         functions.record(Selection(image=name), leave)
     assert steps == [(0, 100)] and len(functions.fields) == 0
+
+
+def test_a_frozen_page_holds_the_image_beside_its_function(folders: Path, tmp_path: Path):
+    out = tmp_path / "page.html"
+    command = ["view", str(folders / "flow"), str(folders / "clouds"), "--image", str(folders / "photo.png")]
+    fragment = "zoom=0.5,0.25,0.5&steps=6&points=256"
+    assert run([*command, "--export", str(out), "--fragment", fragment]) == 0
+    text = out.read_text(encoding="utf-8")
+    captions = re.findall(r"<figcaption>([^<]*)</figcaption>", text)
+    assert captions == ["function", "bicubic enlargement", "input image"]
+    tiles = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in DATA.findall(text)[:3]]
+    assert [one.shape[:2] for one in tiles] == [(768, 768)] * 3
+    pixels = Image.open(folders / "photo.png").crop((5, 0, 55, 50))
+    box = (12.5, 0, 37.5, 25)
+    np.testing.assert_array_equal(tiles[2], np.asarray(pixels.resize((768, 768), Image.Resampling.NEAREST, box=box)))
+    function = ["upsample", "--run", str(folders / "flow"), "--steps", "6", str(folders / "photo.png")]
+    assert run([*function, "--resolution", "768", "--window", "0,0.25,0.5,0.75", str(tmp_path / "a.png")]) == 0
+    np.testing.assert_array_equal(tiles[0], np.asarray(Image.open(tmp_path / "a.png")))
+    assert "dB at the training" in text and "seed 0" in text, "the cloud is a new sample"
+
+
+def test_an_image_that_no_run_takes_is_refused(folders: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    out = ["--export", str(tmp_path / "a.html"), "--image", str(folders / "photo.png")]
+    assert run(["view", str(folders / "clouds"), *out]) == 2
+    assert "no run on the page takes an image" in capsys.readouterr().err
+    assert run(["view", str(folders / "flow"), *out[:3], str(tmp_path / "none.png")]) == 3

@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from inrflow_cli.app import run
+from inrflow_core.proteins import superposition
 from inrflow_core.sampling import sample
 from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import frozen, viewed_run
@@ -102,9 +103,34 @@ def test_a_protein_and_a_described_shape_are_those_of_sample(client: TestClient,
     assert shape.content == sampled(folders, "described", tmp_path / "b.glb", *options).read_bytes()
 
 
+def test_proteins_of_several_seeds_are_superposed_and_their_deviation_is_that_of_each_residue(
+    client: TestClient, folders: Path, tmp_path: Path
+):
+    which = {"run": 3, "sequence": SEQUENCE, "seed": 6}
+    answer = client.get("/api/structures", params={**which, "samples": 3}).json()
+
+    def trace(text: str) -> np.ndarray:
+        lines = [line for line in text.splitlines() if line.startswith("ATOM") and line[12:16] == " CA "]
+        return np.array([[float(line[start : start + 8]) for start in (30, 38, 46)] for line in lines])
+
+    traces = np.stack([trace(text) for text in answer["structures"]])
+    assert traces.shape == (3, len(SEQUENCE), 3)
+    own = client.get("/api/file", params={**which, "seed": 8, "suffix": "pdb"}).text
+    moved = superposition.superpose(trace(own), traces[0])(trace(own))
+    np.testing.assert_allclose(traces[2], moved, atol=2e-3)
+    expected = np.sqrt(np.square(traces - traces.mean(0)).sum(2).mean(0))
+    np.testing.assert_allclose(answer["deviations"], expected, atol=2e-3)
+    assert min(answer["deviations"]) > 0.01
+    alone = client.get("/api/structures", params=which).json()
+    assert alone["deviations"] == [0] * len(SEQUENCE) and alone["structures"] == answer["structures"][:1]
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
+        ("structures?run=3&samples=17", "`samples=17`: give a whole number from 1 to 16"),
+        ("structures?run=0", "samples shapes: request a mesh"),
+        (f"structures?run=3&seed={2**63 - 1}&samples=2&sequence=MK", "2 samples from the seed 9223372036854775807 on"),
         ("mesh?resolution=400", "a grid of 400 points along a side: give one whole number from 2 to 256"),
         ("file?suffix=glb&resolution=1", "a grid of 1 points along a side: give one whole number from 2 to 256"),
         ("file?suffix=glb&resolution=8&window=0,0,1,1", "a window of shapes: leave `window` out"),
@@ -182,6 +208,24 @@ def test_a_view_of_a_recorded_function_ends_between_two_parts_of_its_points(
     assert calls == [3]
     again = functions.values(chosen, view, sizes)
     np.testing.assert_array_equal(*(one.vertices if view == "mesh" else one for one in (whole, again)))
+
+
+def test_a_frozen_page_holds_the_strip_of_growing_steps_and_what_proteins_deviate_by(folders: Path):
+    for name, kind in (("strip-images", tiny.LOCAL_IMAGE), ("strip-clouds", tiny.POINTS)):
+        tiny.run_folder(folders / name, kind)
+    functions = Functions(
+        viewed_run.open_runs([folders / name for name in ("strip-images", "strip-clouds", "proteins")])
+    )
+    text = frozen.html(functions, "seed=2&strip=1&compare=pixels&points=256&samples=3&sequence=MKTAY&zoom=0.5,0.5,0.1")
+    image, cloud, protein = text.partition('<div class="sides">')[2].split("<section")[1:]
+    steps = ["1 step", "2 steps", "3 steps", "4 steps"]
+    captions = [re.findall(r"<figcaption>([^<]*)</figcaption>", part) for part in (image, cloud, protein)]
+    assert captions == [["function", "training pixels", *steps], steps, ["seeds 2 to 4"]]
+    assert "deviate from the mean of 3 samples by" in protein
+    data = re.findall(r"data:image/png;base64,([^\"]+)", image)
+    with Image.open(io.BytesIO(base64.b64decode(data[2]))) as thumbnail:
+        one_step = functions.image(Selection(seed=2, steps=1), frozen.THUMBNAIL, None)
+        np.testing.assert_array_equal(np.asarray(thumbnail), one_step[..., 0])
 
 
 def test_a_frame_rate_alone_freezes_the_training_frames_at_that_rate(client: TestClient):

@@ -2,14 +2,14 @@
 
 import { address, encodes, request, save, send, takesCamera } from "./api.js";
 import { Panel, SEQUENCE } from "./panel.js";
-import { MOST_PANELS, fromFragment, pointsAt, positionOf, toFragment } from "./state.js";
+import { MOST_PANELS, fromFragment, numSamples, pointsAt, positionOf, toFragment } from "./state.js";
 
 const find = (id) => document.getElementById(id);
 const MOST_LISTED = 2000;
 const KINDS = {
   mesh: [["grid-side", () => 64]],
   scene: [["view-side", (run) => run?.resolution]],
-  structure: [],
+  structure: [["samples", (_, state) => numSamples({ ...state, samples: "" })]],
   clip: [["clip-side", (run) => run?.resolution], ["frames", (run) => run?.frames], ["rate", (run) => run?.rate ?? 8]],
 };
 const LARGEST_SEED = 2n ** 63n - 1n;
@@ -103,7 +103,7 @@ class Page {
     }
     for (const name of ["grid", "strip"]) find(name).addEventListener("change", (event) => set(name, event.target.checked));
     find("points").addEventListener("input", (event) => set("points", pointsAt(Number(event.target.value))));
-    for (const name of ["grid-side", "view-side", "clip-side", "frames", "rate"]) {
+    for (const name of ["grid-side", "view-side", "clip-side", "frames", "rate", "samples"]) {
       find(name).addEventListener("change", adopt);
     }
     find("dot").addEventListener("input", (event) => set("dot", Number(event.target.value)));
@@ -198,7 +198,7 @@ class Page {
       find(`${kind}-controls`).hidden = !runs.some((run) => run.view === kind);
       for (const [name, usual] of names) {
         find(name).value = state[name];
-        find(name).placeholder = String(usual(runs.find((run) => run.view === kind)) ?? "");
+        find(name).placeholder = String(usual(runs.find((run) => run.view === kind), state) ?? "");
       }
     }
     for (const name of ["text", "sequence"]) {

@@ -7,7 +7,7 @@ import { ImageView } from "./image_view.js";
 import { MeshView } from "./mesh_view.js";
 import { ProteinView } from "./protein_view.js";
 import { SceneView } from "./scene_view.js";
-import { beside } from "./state.js";
+import { beside, numSamples } from "./state.js";
 
 const STRIP = [1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 250, 500];
 const VIEWS = { cloud: CloudView, mesh: MeshView, scene: SceneView, clip: ClipView, structure: ProteinView };
@@ -93,13 +93,14 @@ export class Panel {
     return { ...functionOf(this.page.state, this.own, this.run, changes), ...(this.isEncoded ? {} : own) };
   }
 
-  /** The size of what is shown, of a mesh, a scene or a clip. */
+  /** The size of what is shown, of a mesh, a scene or a clip; of proteins how many. */
   size() {
     const { state } = this.page;
     const all = {
       mesh: { resolution: state["grid-side"] || GRID },
       scene: { resolution: state["view-side"] },
       clip: { resolution: state["clip-side"], frames: state.frames },
+      structure: { samples: numSamples(state) },
     };
     return Object.fromEntries(Object.entries(all[this.run.view] || {}).filter(([, value]) => value));
   }

@@ -6,7 +6,7 @@ const STEPS_OF_SLIDER = 90;
 
 /** What is not in the fragment: seed 0 of the first run by its preset. */
 export const DEFAULTS = {
-  seed: "0", label: "", guidance: "", sampler: "", steps: "", text: "", sequence: "", tint: "spectrum", "grid-side": "", "view-side": "", "clip-side": "", frames: "", rate: "", image: "", camera: "", points: 2048, dot: 55, compare: "auto",
+  seed: "0", label: "", guidance: "", sampler: "", steps: "", text: "", sequence: "", tint: "spectrum", samples: "", "grid-side": "", "view-side": "", "clip-side": "", frames: "", rate: "", image: "", camera: "", points: 2048, dot: 55, compare: "auto",
   grid: false, strip: false, panels: [{ run: 0, step: "", ema: "" }], zoom: null, pose: null,
 };
 
@@ -15,13 +15,20 @@ export const MOST_PANELS = 16;
 
 const NUMBERS = ["points", "dot"];
 const FLAGS = ["grid", "strip"];
-const TEXTS = ["seed", "label", "guidance", "sampler", "steps", "text", "sequence", "tint", "compare", "grid-side", "view-side", "clip-side", "frames", "rate", "image", "camera"];
+const TEXTS = ["seed", "label", "guidance", "sampler", "steps", "text", "sequence", "tint", "samples", "compare", "grid-side", "view-side", "clip-side", "frames", "rate", "image", "camera"];
 
 /** What `compare` shows beside an image: of an input image that is encoded the truth, unless it says otherwise. */
 export function beside(compare, isEncoded) {
   const kinds = { bicubic: ["bicubic"], pixels: ["pixels"], truth: ["truth"], both: ["bicubic", "truth"] };
   const shown = kinds[compare === "auto" && isEncoded ? "both" : compare] ?? [];
   return isEncoded ? shown : shown.filter((kind) => kind !== "truth");
+}
+
+const COMPARED = 5; // samples whose deviation is shown, where the page does not say another number
+
+/** Samples of a protein that are shown together. */
+export function numSamples({ samples, tint }) {
+  return Number(samples) || (tint === "deviation" ? COMPARED : 1);
 }
 
 /** The fragment of a state: only what differs from the defaults, which are all runs side by side. */
