@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, KeysView
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -27,6 +27,10 @@ class ByteCache(Generic[Value]):
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._values
+
+    def keys(self) -> KeysView[Hashable]:
+        """The keys, the one that leaves first at first."""
+        return self._values.keys()
 
     def get(self, key: Hashable) -> Value | None:
         """The value of a key, which is then the last to leave; None if it is absent."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -94,18 +94,25 @@ def _panels(functions: Functions, shared: Selection, view: Mapping[str, Any]) ->
         if own.run >= len(functions.runs):
             raise UsageError(f"there is no run {own.run}", hint=f"there are {len(functions.runs)}, numbered from 0")
         which = {"run": own.run, "step": own.step, "ema": own.ema}
-        selections.append(_of_run(functions.runs[own.run], replace(shared, **which)))
+        selections.append(_of_run(functions.runs, replace(shared, **which)))
     return selections
 
 
-def _of_run(run: ViewedRun, shared: Selection) -> Selection:
+def _of_run(runs: Sequence[ViewedRun], shared: Selection) -> Selection:
     """The part of what the page shares that a run has, as `page/api.js` selects it."""
+    run = runs[shared.run]
     use, image = run.image_use, shared.image or None
     own = replace(shared, image=image if use else None, camera=shared.camera if image and use else None)
     if own.image and use == "encode":
         camera = own.camera if VIEWS[run.preset.domain.name] == "scene" else None
         return Selection(own.run, own.step, own.ema, label=own.label, steps=own.steps, image=own.image, camera=camera)
-    inputs = run.describe()["inputs"]
+    described = run.describe()
+    if described["interval"] is None:
+        own = replace(own, interval=None, guide=None)
+    if own.guide is not None and own.guide[0] < len(runs):
+        guides = runs[own.guide[0]].preset.domain.name == run.preset.domain.name
+        own = replace(own, guide=own.guide if guides else None)
+    inputs = described["inputs"]
     words = {"text": own.text or "", "sequence": "".join((own.sequence or SEQUENCE).split())}
     return replace(own, **{name: words[name] if name in inputs else None for name in words})
 
@@ -114,7 +121,7 @@ def _section(functions: Functions, own: Selection, view: Mapping[str, Any], prog
     """One panel: what it was sampled by, what is beside it, and the strip of growing steps."""
     run = functions.runs[own.run]
     described, recorded = run.describe(), functions.record(own, progress)
-    options = {**recorded.options.provenance(None), **recorded.origin}
+    options = {**recorded.options_as_text(), **recorded.origin}
     if recorded.example is None:
         options["seed"] = str(own.seed)
     if recorded.labels is not None:
@@ -190,7 +197,7 @@ def _structures(
     deviations = superposition.deviations(samples)
     far = int(deviations.argmax())
     return [_figure(png_bytes(np.asarray(image)), f"seeds {own.seed} to {own.seed + number - 1}")], [
-        f"the C-alphas deviate from the mean of {number} samples by {deviations.mean():.1f} \u00c5 in the mean and by "
+        f"the C-alphas deviate from the mean of {number} samples by {deviations.mean():.1f} \u00c5 on average and by "
         f"{deviations[far]:.1f} \u00c5 at most, at residue {far + 1}"
     ]
 

@@ -79,10 +79,17 @@ class Recorded:
     """That of a text or a sequence; empty without."""
     origin: Mapping[str, str]
     """What the provenance of its files names beside the options."""
+    guide: Path | None = None
+    """The weights file of the run that guides it."""
     example: InputExample | None = None
     """What was encoded; None of a new sample."""
     error: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """The error of what was encoded at the training's positions, by the names of `upsample.ERRORS`."""
+
+    def options_as_text(self) -> dict[str, str]:
+        """What it was sampled with, for people."""
+        guide = None if self.guide is None else plain_file.file_digest(self.guide)[:16]
+        return self.options.provenance(guide)
 
 
 class Functions:
@@ -126,7 +133,7 @@ class Functions:
         recorded = self.fields.get(selection)
         if recorded is not None:
             return recorded
-        model, weights = self._model(selection)
+        model, weights = self._load(selection.run, selection.step, selection.ema)
         encodes = selection.image is not None and self.runs[selection.run].image_use == "encode"
         recorded = (self._encode if encodes else self._sample)(model, weights, selection, progress)
         self.fields.add(selection, recorded)
@@ -135,19 +142,30 @@ class Functions:
     def _sample(self, model: Model, weights: Path, selection: Selection, progress: Progress | None) -> Recorded:
         """A new sample, recorded."""
         labels = resolve_labels(model, [selection.seed], selection.label)
-        method_settings = {} if selection.guidance is None else {"guidance": selection.guidance}
+        method_settings = {"guidance": selection.guidance, "guidance_interval": selection.interval}
+        guide, guide_weights = (None, None) if selection.guide is None else self._load(*selection.guide)
         options = options_for_labels(
-            model, labels, sampler=selection.sampler, steps=selection.steps, method_settings=method_settings
+            model,
+            labels,
+            guide=guide,
+            sampler=selection.sampler,
+            steps=selection.steps,
+            method_settings={name: value for name, value in method_settings.items() if value is not None},
         )
         condition, origin = self._condition(model, weights, selection)
         started = time.perf_counter()
         function = sample.sample_fields(model, [selection.seed], labels, options, condition).cache_context(progress)
         origin = {**support_cameras.provenance(model), **origin}
-        return Recorded(model, weights, function, options, labels, time.perf_counter() - started, condition, origin)
+        seconds = time.perf_counter() - started
+        return Recorded(model, weights, function, options, labels, seconds, condition, origin, guide_weights)
 
     def _encode(self, model: Model, weights: Path, selection: Selection, progress: Progress | None) -> Recorded:
         """The function that reproduces an image, recorded: as `inrflow upsample FILE` finds it."""
-        others = [name for name in ("guidance", "sampler", *INPUTS) if getattr(selection, name) is not None]
+        others = [
+            name
+            for name in ("guidance", "interval", "guide", "sampler", *INPUTS)
+            if getattr(selection, name) is not None
+        ]
         others += ["seed"] if selection.seed else []
         if others:
             raise UsageError(
@@ -166,7 +184,7 @@ class Functions:
         error = invert.reconstruction_error(model, example, function)
         origin = {"given": str(selection.image)}
         labels = None if label is None else [label]
-        return Recorded(model, weights, function, function.options, labels, seconds, {}, origin, example, error)
+        return Recorded(model, weights, function, function.options, labels, seconds, {}, origin, None, example, error)
 
     def image(
         self, selection: Selection, size: int | None, window: Window, progress: Progress | None = None
@@ -277,7 +295,7 @@ class Functions:
         """The file of `inrflow sample`."""
         model = recorded.model
         request = SampleRequest([selection.seed], recorded.labels, size, window, condition=recorded.condition)
-        origin = provenance.provenance(model, recorded.weights, request, recorded.options)
+        origin = provenance.provenance(model, recorded.weights, request, recorded.options, recorded.guide)
         reporter = SILENT
         if progress is not None:
             reporter = replace(SILENT, progress=lambda title, unit, total=None: contextlib.nullcontext(progress))
@@ -296,17 +314,17 @@ class Functions:
         beside = write_samples.beside_samples(model, size, function.condition, out)
         writer.write(out, values, model.domain.NAME, origin=origin, **beside)
 
-    def _model(self, selection: Selection) -> tuple[Model, Path]:
-        if selection.run >= len(self.runs):
-            raise UsageError(f"there is no run {selection.run}", hint=f"the page has {len(self.runs)}, numbered from 0")
-        run = self.runs[selection.run]
-        weights = run.weights(selection.step, selection.ema)
+    def _load(self, index: int, step: int | None, ema: float | None = None) -> tuple[Model, Path]:
+        """The model of a run, and its weights file."""
+        if index >= len(self.runs):
+            raise UsageError(f"there is no run {index}", hint=f"the page has {len(self.runs)}, numbered from 0")
+        weights = self.runs[index].weights(step, ema)
         loaded = self._models.get(weights)
         if loaded is None:
             loaded = models.load(weights, self.device), weights
             self._models.add(weights, loaded)
-            # A field holds its model: without this, models would stay in memory uncounted.
-            self.fields.drop(lambda recorded: recorded.weights not in self._models)
+            # A field holds its models: without this, they would stay in memory uncounted.
+            self.fields.drop(lambda one: not {one.weights, one.guide or one.weights} <= self._models.keys())
         return loaded
 
     def _condition(self, model: Model, weights: Path, selection: Selection) -> tuple[Condition, Mapping[str, str]]:

@@ -37,6 +37,10 @@ class Selection:
     label: str | None = None
     """A class by number or name, or `none`; None is a random one of the seed."""
     guidance: float | None = None
+    interval: tuple[float, float] | None = None
+    """Times between which guidance acts."""
+    guide: tuple[int, int | None] | None = None
+    """The index of a run that guides it in place of its own velocity without a class, and that run's checkpoint."""
     sampler: str | None = None
     steps: int | None = None
     """Solver steps; None is the preset's."""
@@ -140,6 +144,25 @@ def parse_camera(name: str, text: str) -> Camera:
     )
 
 
+def parse_interval(name: str, text: str) -> tuple[float, float]:
+    """Two times from 0 to 1, the lower one first."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if 0 <= low < high <= 1:
+        return low, high
+    raise UsageError(f"`{name}={_short(text)}`", hint="give two times from 0 to 1, as in `0.1,0.9`")
+
+
+def parse_guide(name: str, text: str) -> tuple[int, int | None]:
+    """The index of a run, and the step of a checkpoint where there is a second number."""
+    if re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,15})?", text):
+        run, _, step = text.partition(",")
+        return int(run), int(step) if step else None
+    raise UsageError(f"`{name}={_short(text)}`", hint="give the number of a run, or a run and a step, as in `0,500`")
+
+
 SELECTION: Mapping[str, Parser] = {
     "run": whole(0, 10_000),
     "step": whole(0, 2**53),
@@ -147,6 +170,8 @@ SELECTION: Mapping[str, Parser] = {
     "seed": whole(0, LAST_SEED),
     "label": word(),
     "guidance": number(0, 1e6),
+    "interval": parse_interval,
+    "guide": parse_guide,
     "sampler": word(),
     "steps": whole(1, MOST_STEPS),
     "text": word(1000),

@@ -111,7 +111,7 @@ class Page:
             body = {
                 "label": label,
                 "class": str(names[label]) if label is not None and 0 <= label < len(names) else None,
-                "options": recorded.options.provenance(None),
+                "options": recorded.options_as_text(),
                 "error": [upsample.ERRORS[name].format(value) for name, value in recorded.error.items()],
                 "bytes": recorded.field.size(),
                 "is_cached": is_cached,

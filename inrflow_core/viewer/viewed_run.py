@@ -108,6 +108,7 @@ class ViewedRun:
             "steps": getattr(settings if sampler is None else sampler.config, "steps", None),
             "takes_steps": sampler is not None or "steps" in options,
             "guidance": getattr(settings, "guidance", None) if "guidance" in options and classes else None,
+            "interval": list(settings.guidance_interval) if "guidance_interval" in options else None,
             "resolution": getattr(config, "resolution", None),
             "points": getattr(config, "num_points", None),
             "suffixes": list(formats_of(domain_class(self.preset.domain.name))),

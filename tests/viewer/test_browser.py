@@ -172,7 +172,7 @@ def test_the_address_says_which_panels_are_closed(page: Any, url: str):
 
 def test_a_number_that_cannot_be_is_said_and_any_other_is_taken(page: Any, url: str):
     page.goto(f"{url}#seed=1&panels=0")
-    wait(lambda: page.is_visible("#guidance"))
+    wait(lambda: page.locator(".panel").count() == 1)
     page.fill("#guidance", "1.25")
     page.press("#guidance", "Enter")
     wait(lambda: "guidance=1.25" in page.evaluate("location.hash"))
@@ -183,6 +183,16 @@ def test_a_number_that_cannot_be_is_said_and_any_other_is_taken(page: Any, url: 
     page.fill("#steps", "3")
     page.press("#steps", "Enter")
     wait(lambda: not page.inner_text("#message"))
+    page.fill("#interval", "0.1; 0.9")
+    page.press("#interval", "Enter")
+    wait(lambda: page.inner_text("#message").startswith("Guidance interval: "))
+    page.fill("#interval", "0.1, 0.9")
+    page.press("#interval", "Enter")
+    page.select_option("#guide", "0")
+    wait(lambda: page.inner_text(".panel .what").endswith("guidance 1.25, between 0.1 and 0.9, autoguidance"))
+    assert page.locator("#guide option").all_inner_texts() == ["no other run", "images"]
+    tiles = [at for at in page.addresses if "/api/tile" in at and "guide=0" in at]
+    assert tiles and all("interval=0.1%2C0.9" in at for at in tiles)
 
 
 def test_tiles_of_a_replaced_image_are_aborted(page: Any, url: str):

@@ -32,11 +32,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parent = tmp_path_factory.mktemp("runs")
     tiny.run_folder(parent / "images", tiny.LOCAL_IMAGE)
     tiny.run_folder(parent / "clouds", tiny.POINTS)
+    tiny.run_folder(parent / "weaker", {**tiny.LOCAL_IMAGE, "network": {**tiny.LOCAL_IMAGE["network"], "depth": 1}})
     return parent
 
 
 def functions_of(folders: Path, **settings: Any) -> Functions:
-    runs = viewed_run.open_runs([folders / "images", folders / "clouds"])
+    runs = viewed_run.open_runs([folders / name for name in ("images", "clouds", "weaker")])
     return Functions(runs, **{"max_side": 1024, **settings})
 
 
@@ -63,15 +64,18 @@ def points(client: TestClient, **parameters: Any) -> np.ndarray:
     [
         ({}, []),
         ({"label": "dog", "guidance": 2, "ema": 0}, ["--label", "dog", "--guidance", "2", "--ema", "0"]),
+        ({"guidance": 3, "interval": "0.2,0.8"}, ["--guidance", "3", "--guidance-interval", "0.2,0.8"]),
+        ({"guidance": 3, "guide": "2"}, ["--guidance", "3", "--guide-run", "RUNS/weaker"]),
         ({"sampler": "heun", "steps": 3, "step": 2}, ["--sampler", "heun", "--steps", "3", "--checkpoint", "2"]),
     ],
-    ids=["the preset's", "guided", "another sampler"],
+    ids=["the preset's", "guided", "guided at some times", "guided by a run", "another sampler"],
 )
 def test_a_tile_equals_to_the_bit_the_window_that_sample_writes(
     client: TestClient, folders: Path, tmp_path: Path, parameters: dict[str, Any], options: list[str]
 ):
     drawn = tile(client, seed=5, level=2, row=1, column=3, size=80, **parameters)
     where = ["--resolution", "80", "--window", "0.25,0.75,0.5,1", "--seed", "5"]
+    options = [option.replace("RUNS", str(folders)) for option in options]
     assert run(["sample", "--run", str(folders / "images"), *where, *options, str(tmp_path / "out.png")]) == 0
     np.testing.assert_array_equal(drawn, np.asarray(Image.open(tmp_path / "out.png")))
 
@@ -131,6 +135,15 @@ def test_a_download_ends_at_the_next_step_once_its_client_has_left(folders: Path
     assert content == functions.file(selection(3), ".png", SizeOptions(resolution="16"))
 
 
+def test_a_solver_step_reports_before_each_chunk_of_queries(folders: Path):
+    functions = functions_of(folders)
+    functions.record(selection(3))
+    reports: list[tuple[int, int]] = []
+    functions.image(selection(3), 128, None, lambda done, total: reports.append((done, total)))
+    chunks = 128**2 // 4096
+    assert reports == [(0, 4)] * 2 * chunks + [(done, 4) for done in (1, 2, 3) for _ in range(chunks + 1)] + [(4, 4)]
+
+
 def test_a_request_that_the_server_s_stop_cancels_is_answered_and_its_job_ends(folders: Path):
     functions, worker, is_started, may_go = functions_of(folders), Worker(1), threading.Event(), threading.Event()
 
@@ -159,6 +172,7 @@ def test_the_answers_say_what_was_sampled_and_how_long_it_took(client: TestClien
     assert [(one["name"], one["view"], one["emas"]) for one in info["runs"]] == [
         ("images", "image", [0.999, 0]),
         ("clouds", "cloud", [0.999, 0]),
+        ("weaker", "image", [0.999, 0]),
     ]
     first = client.get("/api/record", params={"seed": 77, "label": "owl", "steps": 2})
     assert (first.json()["class"], first.json()["is_cached"]) == ("owl", False)
@@ -187,6 +201,10 @@ def test_the_answers_say_what_was_sampled_and_how_long_it_took(client: TestClien
         ("record?label=%00", "control characters"),
         ("record?label=do%C2%A0g%E3%80%80x", "the model has no class of that name"),
         ("record?sampler=hein", "did you mean `heun`?"),
+        ("record?interval=0.9,0.1", "`interval=0.9,0.1`: give two times from 0 to 1, as in `0.1,0.9`"),
+        ("record?guide=x", "`guide=x`: give the number of a run, or a run and a step"),
+        ("record?guide=9", "there is no run 9"),
+        ("record?guide=1&guidance=2", "guide"),
         ("record?guidance=nan", "`guidance=nan`"),
         ("record?ema=0.5", "0.999"),
         ("file?suffix=exe", "no format of images has the suffix `.exe`: give one of png, npz"),

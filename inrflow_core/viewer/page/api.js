@@ -5,11 +5,16 @@ export function encodes(state, run) {
   return Boolean(state.image) && run.image === "encode";
 }
 
-/** The parameters of the function that a panel shows; what is empty is the preset's. */
-export function functionOf(state, panel, run, changes = {}) {
+/** The parameters of the function that a panel shows, of one of the page's runs; what is empty is the preset's. */
+export function functionOf(state, panel, runs, changes = {}) {
+  const run = runs[panel.run];
   const { seed, label, guidance, sampler, steps } = state;
   const own = { run: panel.run, step: panel.step, ema: panel.ema, label, steps };
-  if (!encodes(state, run)) Object.assign(own, { seed, guidance, sampler });
+  if (!encodes(state, run)) {
+    Object.assign(own, { seed, guidance, sampler });
+    if (run.interval) own.interval = state.interval.replace(/\s/g, "");
+    if (run.interval && runs[state.guide.split(",")[0]]?.domain === run.domain) own.guide = state.guide;
+  }
   if (run.image) own.image = state.image;
   if (own.image && takesCamera(run)) own.camera = state.camera;
   const all = { ...own, ...changes };

@@ -6,6 +6,7 @@ import { MOST_PANELS, fromFragment, numSamples, pointsAt, positionOf, toFragment
 
 const find = (id) => document.getElementById(id);
 const MOST_LISTED = 2000;
+const MOST_GUIDES = 20; // older checkpoints of a run that are listed as guides
 const KINDS = {
   mesh: [["grid-side", () => 64]],
   scene: [["view-side", (run) => run?.resolution]],
@@ -98,7 +99,7 @@ class Page {
       if (/^\d{1,19}$/.test(text)) set("seed", String(BigInt(text)));
       else this.fillControls();
     });
-    for (const name of ["label", "sampler", "steps", "guidance", "text", "sequence", "tint", "compare", "camera"]) {
+    for (const name of ["label", "sampler", "steps", "guidance", "interval", "guide", "text", "sequence", "tint", "compare", "camera"]) {
       find(name).addEventListener("change", adopt);
     }
     for (const name of ["grid", "strip"]) find(name).addEventListener("change", (event) => set(name, event.target.checked));
@@ -187,7 +188,10 @@ class Page {
     fill("sampler", [new Option(usual ? `preset's (${usual})` : "preset's", ""), ...samplers.map((name) => new Option(name, name))], state.sampler, samplers.length);
     const shared = (name) => [...new Set(runs.map((run) => run[name]).filter((value) => value !== null))].join(", ");
     fillNumber("steps", state.steps, shared("steps"), runs.some((run) => run.takes_steps));
-    fillNumber("guidance", state.guidance, shared("guidance"), runs.some((run) => run.guidance !== null));
+    const guides = runs.filter((run) => run.interval);
+    fillNumber("guidance", state.guidance, shared("guidance"), runs.some((run) => run.guidance !== null) || (state.guide && guides.length));
+    fillNumber("interval", state.interval, [...new Set(guides.map((run) => run.interval.join(",")))].join("; "), guides.length);
+    fill("guide", [new Option("no other run", ""), ...this.guideOptions(guides)], state.guide, guides.length);
     find("steps").max = this.info.most_steps;
     find("add").disabled = this.panels.length >= MOST_PANELS;
     find("strip").checked = state.strip;
@@ -213,6 +217,16 @@ class Page {
     find("dot").value = state.dot;
   }
 
+  /** The runs that can guide some runs, each with its latest checkpoints. */
+  guideOptions(runs) {
+    const domains = new Set(runs.map((run) => run.domain));
+    return this.info.runs.flatMap((run, index) => {
+      if (!domains.has(run.domain)) return [];
+      const older = run.checkpoints.slice(-MOST_GUIDES - 1, -1).reverse();
+      return [new Option(run.name, index), ...older.map((step) => new Option(`${run.name}, step ${step.toLocaleString("en")}`, `${index},${step}`))];
+    });
+  }
+
   /** The input image, and which controls it leaves without effect. */
   fillInput(runs) {
     const { image, camera } = this.state;
@@ -228,7 +242,7 @@ class Page {
     find("camera").value = camera;
     show("camera", image && runs.some(takesCamera));
     const isSampled = runs.some((run) => !encodes(this.state, run));
-    for (const name of ["seed", "previous", "next", "random", "guidance", "sampler"]) find(name).disabled = !isSampled;
+    for (const name of ["seed", "previous", "next", "random", "guidance", "interval", "guide", "sampler"]) find(name).disabled = !isSampled;
   }
 
   fillClasses(runs) {

@@ -90,7 +90,7 @@ export class Panel {
     const { text, sequence } = this.page.state;
     const inputs = { text, sequence: sequence.replace(/\s/g, "") || SEQUENCE }; // an empty text is a condition too
     const own = Object.fromEntries(this.run.inputs.map((name) => [name, inputs[name]]));
-    return { ...functionOf(this.page.state, this.own, this.run, changes), ...(this.isEncoded ? {} : own) };
+    return { ...functionOf(this.page.state, this.own, this.page.info.runs, changes), ...(this.isEncoded ? {} : own) };
   }
 
   /** The size of what is shown, of a mesh, a scene or a clip; of proteins how many. */
@@ -185,6 +185,8 @@ export class Panel {
       const words = [answer.class ?? (answer.label === null ? null : answer.label < 0 ? "no class" : `class ${answer.label}`)];
       if (options.sampler) words.push(options.sampler.split(" ")[0].replaceAll("_", "-"));
       if (options.guidance && Number(options.guidance) !== 1) words.push(`guidance ${options.guidance}`);
+      if (options.guidance_interval) words.push(`between ${options.guidance_interval.replace(",", " and ")}`);
+      if (options.guide) words.push("autoguidance");
       for (const error of answer.error) words.push(`reconstructed to ${error}`);
       this.part("what").textContent = words.filter(Boolean).join(", ");
       this.time("record", answer.milliseconds);

@@ -6,7 +6,7 @@ const STEPS_OF_SLIDER = 90;
 
 /** What is not in the fragment: seed 0 of the first run by its preset. */
 export const DEFAULTS = {
-  seed: "0", label: "", guidance: "", sampler: "", steps: "", text: "", sequence: "", tint: "spectrum", samples: "", "grid-side": "", "view-side": "", "clip-side": "", frames: "", rate: "", image: "", camera: "", points: 2048, dot: 55, compare: "auto",
+  seed: "0", label: "", guidance: "", interval: "", guide: "", sampler: "", steps: "", text: "", sequence: "", tint: "spectrum", samples: "", "grid-side": "", "view-side": "", "clip-side": "", frames: "", rate: "", image: "", camera: "", points: 2048, dot: 55, compare: "auto",
   grid: false, strip: false, panels: [{ run: 0, step: "", ema: "" }], zoom: null, pose: null,
 };
 
@@ -15,7 +15,7 @@ export const MOST_PANELS = 16;
 
 const NUMBERS = ["points", "dot"];
 const FLAGS = ["grid", "strip"];
-const TEXTS = ["seed", "label", "guidance", "sampler", "steps", "text", "sequence", "tint", "samples", "compare", "grid-side", "view-side", "clip-side", "frames", "rate", "image", "camera"];
+const TEXTS = ["seed", "label", "guidance", "interval", "guide", "sampler", "steps", "text", "sequence", "tint", "samples", "compare", "grid-side", "view-side", "clip-side", "frames", "rate", "image", "camera"];
 
 /** What `compare` shows beside an image: of an input image that is encoded the truth, unless it says otherwise. */
 export function beside(compare, isEncoded) {
