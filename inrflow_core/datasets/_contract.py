@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from inrflow_core.datasets._homes import home_hint
 from inrflow_core.errors import MissingError
 from inrflow_core.shards.manifest import LeftOut
 from inrflow_core.storage.source_files import Fingerprint, list_files
@@ -140,6 +141,7 @@ def source_not_found(
     return MissingError(
         f"`{source}` holds no `{name}` data: looked for {looked_for}; found {_summary(files)}",
         hint=f"name another path with `--source DIR`; docs/data-sets.md shows what `inrflow prepare {name}` reads"
+        + home_hint(name)
         + readers_hint(name, files),
     )
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from inrflow_core.datasets import _cloud_frame, _point_clouds
 from inrflow_core.datasets._contract import DatasetIndex, Example, Item, readers_hint
+from inrflow_core.datasets._homes import home_hint
 from inrflow_core.datasets._shapenet_synsets import is_synset, synset_of, title_of
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
 from inrflow_core.shards import hdf5
@@ -34,7 +35,6 @@ DESCRIPTION = (
 )
 SPLITS = ("train", "val", "test")
 HDF5 = (".hdf5", ".h5")
-PAGE = "https://github.com/stevenygd/PointFlow (section Dataset)"
 BLOCK = 64
 """Clouds of an HDF5 file read at once."""
 MAX_BLOCK = 1 << 30
@@ -81,7 +81,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         raise MissingError(
             f"looked below `{source}` for `ShapeNetCore.v2.PC15k/<synset>/train/*.npy` or a `shapenet.hdf5` and found "
             f"neither among {len(files):,} files",
-            hint=f"download it from {PAGE}, unpack it, and name its folder with `--source`"
+            hint=f"unpack it, and name its folder with `--source`{home_hint('shapenet')}, section Dataset"
             + readers_hint("shapenet", files),
         )
     selected = _select_categories(source, config, sorted({synset for synset, _, _, _ in clouds}))

@@ -14,6 +14,7 @@ import numpy as np
 
 from inrflow_core import __version__, registry
 from inrflow_core.datasets._contract import DatasetIndex, Item
+from inrflow_core.datasets._homes import home_hint
 from inrflow_core.errors import MissingError, UnreadableItemError
 from inrflow_core.shards import schema
 from inrflow_core.shards.manifest import LeftOut, Manifest, Skipped
@@ -112,7 +113,7 @@ def scan(job: PrepareJob) -> DatasetIndex:
         raise MissingError(
             f"no data for `{job.name}`: `{job.source}` does not exist",
             hint=f"put the data set there, or name its place with `--source DIR`; docs/data-sets.md says what "
-            f"`inrflow prepare {job.name}` reads",
+            f"`inrflow prepare {job.name}` reads{home_hint(job.name)}",
         )
     try:
         plan = job.dataset.scan(job.source, job.config)
