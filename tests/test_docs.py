@@ -83,6 +83,7 @@ PLACEHOLDERS = {
     "inrflow_core/metrics/_NAME_inputs.py",
     "datasets/my_faces.py",
     "samplers/rk4.py",
+    "my_samplers/rk4.py",
 }
 PLACEHOLDERS |= {"tests/PACKAGE/test_BEHAVIOR.py", "tests/datasets/test_my_faces.py", "metrics/mean_distance.py"}
 """Paths in place of those of a reader's own files."""

@@ -15,7 +15,7 @@ def show_metrics(*, as_json: bool) -> None:
         for domain in domain_classes()
         for name, _, protocol in (text.partition(":") for text in domain.DEFAULT_METRICS)
     }
-    metrics = {name: _contract.find(name) for name in registry.names("metrics")}
+    metrics = {name: _contract.find(name) for name in registry.parts("metrics")}
     rows = [
         (
             name,
@@ -34,7 +34,7 @@ def show_metrics(*, as_json: bool) -> None:
 
 def show_datasets(*, as_json: bool) -> None:
     """Print every data set, its domain, and what `prepare` reads and makes."""
-    parts = {name: registry.find("datasets", name) for name in registry.names("datasets")}
+    parts = registry.parts("datasets")
     rows = [(name, part.DOMAIN, *_split_description(part.DESCRIPTION)) for name, part in parts.items()]
     console.table(("name", "domain", "reads", "makes"), rows)
     datasets = [dict(zip(("name", "domain", "reads", "makes"), row, strict=True)) for row in rows]

@@ -173,4 +173,4 @@ def conditioner_part(name: str) -> ConditionerPart:
 
 def conditioner_of_option(option: str) -> str | None:
     """The conditioner that an option of `inrflow sample` belongs to; None for other options."""
-    return next((name for name in registry.names("conditioners") if option in conditioner_part(name).OPTIONS), None)
+    return next((name for name in registry.parts("conditioners") if option in conditioner_part(name).OPTIONS), None)

@@ -422,7 +422,7 @@ def domain_class(name: str) -> DomainClass:
 
 def domain_classes() -> list[DomainClass]:
     """The classes of all domains, by name."""
-    return [domain_class(name) for name in registry.names("domains")]
+    return [domain_class(name) for name in registry.parts("domains")]
 
 
 def array_domains() -> list[tuple[DomainClass, ArrayFiles]]:

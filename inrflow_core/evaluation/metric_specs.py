@@ -67,7 +67,7 @@ class MetricSpec:
 
 def metrics_of_domain(domain: str) -> list[str]:
     """The metrics of a domain, those of the features of its views, and those of distances of its clouds."""
-    return [name for name in registry.names("metrics") if _applies(_contract.find(name), domain)]
+    return [name for name in registry.parts("metrics") if _applies(_contract.find(name), domain)]
 
 
 def _applies(metric: Metric, domain: str) -> bool:

@@ -164,7 +164,7 @@ def find_distance(name: str) -> Any:
 
 def names(kind: Kind) -> list[str]:
     """Names of the networks of a kind."""
-    return [name for name in registry.names("feature_networks") if kind == _find(name).KIND]
+    return [name for name, part in registry.parts("feature_networks").items() if kind == part.KIND]
 
 
 def _find(name: str) -> Any:

@@ -217,7 +217,7 @@ def _check_kind(path: Path, module: ModuleType, domain: str, samples: Any) -> No
 
 
 def _formats() -> list[ModuleType]:
-    return [registry.find("formats", name) for name in registry.names("formats")]
+    return list(registry.parts("formats").values())
 
 
 def _no_format(path: Path, domain: str | None) -> UsageError:

@@ -75,7 +75,7 @@ def option_hint(name: str, known: Sequence[str], sampler: Part | None) -> str:
     own = _setting_names(sampler.module)
     if name in own:
         return f'it is a setting of the sampler `{sampler.name}`: `sampler_settings={{"{name}": ...}}` (`--set sampler.{name}=...`)'
-    others = [other for other in registry.names("samplers") if name in _setting_names(registry.find("samplers", other))]
+    others = [other for other, part in registry.parts("samplers").items() if name in _setting_names(part)]
     if others:
         return f"it is a setting of {', '.join(f'`{other}`' for other in others)}, and the sampler is `{sampler.name}`"
     hint = did_you_mean(name, [*known, *own])

@@ -77,8 +77,7 @@ def network_paths(folder: Path | None = None) -> dict[str, Path]:
     """Where the weights of each feature network that has any are looked for, by name."""
     folder = folder or _weights_file.default_folder()
     paths = {}
-    for name in registry.names("feature_networks"):
-        part: Any = registry.find("feature_networks", name)
+    for name, part in registry.parts("feature_networks").items():
         if part.KIND == "embedder":
             paths |= {} if part.IS_PLACEHOLDER else {name: folder / name}
         elif part.WEIGHTS is not None:
@@ -94,7 +93,7 @@ def names() -> list[str]:
 def _metrics_by_network() -> dict[str, list[str]]:
     """The titles of the metrics that use each extractor."""
     titles: dict[str, list[str]] = defaultdict(list)
-    for name in registry.names("metrics"):
+    for name in registry.parts("metrics"):
         metric = metrics.find(name)
         for spec in (spec for protocol in metric.protocols for spec in metric.file.inputs(protocol).features):
             network = registry.canonical("feature_networks", spec.network)
