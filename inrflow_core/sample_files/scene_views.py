@@ -32,8 +32,7 @@ def read_views(
 ) -> UInt8[np.ndarray, "B H W 3"]:
     """One view of each of some scenes; of scenes in shards, no other view is read."""
     if isinstance(items, ShardCollection) and _is_ragged(items):
-        rows = items.index_in_source(scenes)
-        nothing = ConditionSelection(())
+        rows, nothing = items.index_in_source(scenes), ConditionSelection(())
         return items.shards.read(items.shard_split, rows, rows=views[:, None], conditions=nothing).values[:, 0]
     result = np.empty((len(scenes), *items.shape[1:]), dtype=np.uint8)
     for scene in np.unique(scenes):
