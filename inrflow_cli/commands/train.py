@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,8 @@ def _train(job: TrainJob, *, as_json: bool) -> None:
     if ready.world.is_main:
         counters = trainer.counters
         console.info(f"step {counters.step:,} of {trainer.total_steps:,} is saved in `{trainer.out}`")
+        name = shlex.quote(str(trainer.out))
+        console.info(f"look at it with `inrflow view {name}`, score it with `inrflow eval --run {name} --out results`")
         console.print_json({"out": str(trainer.out), **vars(counters)}, as_json=as_json)
     process_group.exit_process(ready.world, Exit.DONE)
 
