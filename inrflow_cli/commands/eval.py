@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ from inrflow_core.runtime.progress import format_duration
 
 if TYPE_CHECKING:
     from inrflow_core.evaluation.job import CheckedEvaluationJob
+    from inrflow_core.evaluation.sweep import Sweep
 
 Runs = Annotated[
     list[Path] | None,
@@ -296,6 +298,7 @@ def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool, form: str 
     from inrflow_cli.views import score_formats, scores
     from inrflow_core.evaluation import job as evaluation
 
+    _warn_of_guides(ready.job.sweeps)
     if is_dry:
         _estimate(ready, as_json=as_json)
         if ready.missing:
@@ -316,6 +319,13 @@ def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool, form: str 
         console.warn(f"`{name}` could not be computed: {error.message}")
     if results.failed or results.skipped_metrics:
         raise typer.Exit(int(next(iter([*results.failed.values(), *results.skipped_metrics.values()])).code))
+
+
+def _warn_of_guides(sweeps: Sequence[Sweep]) -> None:
+    """Warn of guides of a sweep whose average still holds initial weights, as of one of `--guide-run`."""
+    for sweep in sweeps:
+        for value in sweep.values if sweep.setting == "guide-run" else ():
+            guide_weights(None if value is None else Path(str(value)))
 
 
 def _estimate(ready: CheckedEvaluationJob, *, as_json: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,14 +19,13 @@ if TYPE_CHECKING:
     from inrflow_core.preparation.job import PrepareJob, Report
     from inrflow_core.preparation.job_array import ArrayTask
     from inrflow_core.preparation.pipeline import Progress
-    from inrflow_core.shards.manifest import Skipped
 
 SHOWN = 3
 """Items that one filter leaves out that are named on the screen; the manifest names 20."""
+HINT = "give another value in the option or with `--set`; docs/data-sets.md says what is allowed"
+"""For settings that cannot be."""
 REASONS = 10
 """Reasons for skipping items that are shown, each with its first item; the manifest names all."""
-VARYING = re.compile(r"`[^`]*`|[-0-9.,]+")
-"""What differs between reasons that are alike."""
 
 DatasetName = Annotated[
     str | None,
@@ -166,7 +164,7 @@ def prepare(
 
         metrics = options.parse_metric_names(statistics)
         evaluation.cache_reference_stats(Path(report.out), metrics, console.reporter())
-    console.print_json(report, as_json=json)
+    console.print_json(_answer(report), as_json=json)
     if report.skipped:
         raise typer.Exit(int(Exit.PARTLY))
 
@@ -232,7 +230,7 @@ def _job(
     kind = registry.find("datasets", name).Config
     if settings and not dataclasses.fields(kind):
         raise UsageError(f"`{name}` has no settings", hint="leave " + ", ".join(settings) + " out")
-    config = typed.settings(kind, typed.present_names(settings, table), name)
+    config = typed.settings(kind, typed.present_names(settings, table), name, hint=HINT)
     return job.resolve_job(name, source, out, config, limit)
 
 
@@ -323,7 +321,7 @@ def _show_estimate(report: Report, json: bool) -> None:
     )
     _left_out(report)
     _skipped(report, "of the few that were tried")
-    console.print_json(report, as_json=json)
+    console.print_json(_answer(report), as_json=json)
 
 
 def _shards(report: Report) -> str:
@@ -340,14 +338,28 @@ def _left_out(report: Report) -> None:
 
 
 def _skipped(report: Report, where: str) -> None:
-    """Print the items that were skipped: by their reason, apart from numbers and names in it, the first and the count."""
+    """Print the items that were skipped: for each reason their number and the first, then how many they are."""
+    from inrflow_core.preparation.job import skip_reasons
+
     if not report.skipped:
         return
-    by_reason: dict[str, list[Skipped]] = {}
-    for item in report.skipped:
-        by_reason.setdefault(VARYING.sub("", item.reason), []).append(item)
-    for alike in sorted(by_reason.values(), key=len, reverse=True)[:REASONS]:
-        others = f" (and {len(alike) - 1:,} more like it)" if len(alike) > 1 else ""
-        console.info(f"  `{alike[0].name}`: {alike[0].reason}{others}")
-    count = len(report.skipped)
-    console.warn(f"skipped {count:,} item{'s' if count > 1 else ''}; {where}")
+    reasons = skip_reasons(report.skipped)
+    for one in reasons[:REASONS]:
+        console.info(f"  {_items(one.count)}, {'the first ' if one.count > 1 else ''}`{one.first}`: {one.reason}")
+    if len(reasons) > REASONS:
+        console.info(
+            f"  {_items(sum(one.count for one in reasons[REASONS:]))} for {len(reasons) - REASONS:,} other reasons"
+        )
+    console.warn(f"skipped {_items(len(report.skipped))}; {where}")
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'' if count == 1 else 's'}"
+
+
+def _answer(report: Report) -> dict[str, Any]:
+    """The report as one JSON object, with the reasons for skipping items counted."""
+    from inrflow_core.preparation.job import skip_reasons
+    from inrflow_core.storage import typed_json
+
+    return {**typed_json.to_plain(report), "skip_reasons": [vars(one) for one in skip_reasons(report.skipped)]}

@@ -29,6 +29,9 @@ EARLIER_NAMES = {
 """Earlier names of settings, by table of a preset or by data set, as presets, weights files, fields and commands of users may have them."""
 
 
+FIX = "fix the preset, or override with `--set`"
+
+
 def present_name(key: str, table: str) -> str:
     """The present name of a setting of `[table]`, or of `[table.NAME]`."""
     return EARLIER_NAMES.get(table.partition(".")[0], {}).get(key, key)
@@ -49,8 +52,10 @@ def present_names(values: dict[str, Any], table: str) -> dict[str, Any]:
     return {present_name(key, table): value for key, value in values.items()}
 
 
-def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
+def settings(kind: type[S], values: dict[str, Any], table: str, *, hint: str = FIX) -> S:
     """A frozen dataclass from plain values: keys, types and (by its `__post_init__`) values are checked.
+
+    `hint` says what to do about a value that cannot be.
 
     Raises:
         UsageError: an unknown or missing key, a wrong type, or what `__post_init__` raised as ValueError.
@@ -68,7 +73,7 @@ def settings(kind: type[S], values: dict[str, Any], table: str) -> S:
     try:
         return kind(**typed)
     except ValueError as error:
-        raise UsageError(f"[{table}] {error}", hint="fix the preset, or override with `--set`") from error
+        raise UsageError(f"[{table}] {error}", hint=hint) from error
 
 
 def unset_by_name(kind: type[Any], key: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -33,6 +33,8 @@ LARGEST_TEXT = 1 << 28
 MOST_CLOUDS = 1_000_000
 """Clouds of one array."""
 COMMENTS = (b"#", b"//")
+OCCUPANCIES = "occupancies"
+"""An array beside the points of an Occupancy Networks `points.npz`, which are no cloud."""
 MARK = b"\xef\xbb\xbf"
 """The byte order mark that some editors begin a text with."""
 T = TypeVar("T")
@@ -111,6 +113,10 @@ def _header(path: Path) -> tuple[tuple[int, ...], str]:
         UnreadableItemError: it cannot be read, or has several arrays of which none or more than one can be points.
     """
     shapes = _plainly(lambda: array_file.array_shapes(path))
+    if OCCUPANCIES in shapes:
+        raise UnreadableItemError(
+            "it holds queries with their occupancies, not a cloud: `inrflow prepare occupancy` reads it"
+        )
     fitting = [name for name, shape in shapes.items() if len(shape) in (2, 3) and shape[-1] == 3]
     if not shapes:
         raise UnreadableItemError("it has no arrays")
@@ -144,7 +150,10 @@ def _ply(content: bytes) -> Num[np.ndarray, "N 3"]:
 
 
 def _xyz(content: bytes) -> Num[np.ndarray, "N 3"]:
-    """A point a line, its numbers separated by blanks, commas or semicolons; a first line with the number of points is left out."""
+    """A point a line, its numbers separated by blanks, commas or semicolons.
+
+    A first line with the number of points is left out, and so is one with the names of the columns, of which x, y and z are first.
+    """
     if len(content) > LARGEST_TEXT:
         raise UnreadableItemError(f"it is a text of more than {LARGEST_TEXT >> 20} MiB; save it as .ply or .npy")
     lines = [
@@ -157,6 +166,10 @@ def _xyz(content: bytes) -> Num[np.ndarray, "N 3"]:
     if not lines:
         raise UnreadableItemError("it has no points")
     separator = next((mark for mark in (b";", b",") if mark in lines[0]), None)
+    if _is_head(lines[0].split(separator)):
+        lines = lines[1:]
+    if not lines:
+        raise UnreadableItemError("it has no points")
     counts = [len(line.split(separator)) for line in lines]
     for number, count in enumerate(counts, start=1):
         if count < 3 or count != counts[0]:
@@ -166,6 +179,19 @@ def _xyz(content: bytes) -> Num[np.ndarray, "N 3"]:
     if len(numbers) != math.prod((len(lines), counts[0])):
         raise ValueError("its text has something other than numbers")
     return numbers.reshape(len(lines), counts[0])[:, :3]
+
+
+def _is_head(words: Sequence[bytes]) -> bool:
+    """Whether a line has the names of columns; raises UnreadableItemError where these do not begin with x, y and z."""
+    names = [word.strip(b"\"' \t").lower() for word in words]
+    if any(name[:1] in b"+-.0123456789" or name in (b"nan", b"inf") for name in names if name):
+        return False
+    if names[:3] != [b"x", b"y", b"z"]:
+        listed = b" ".join(names[:8]).decode(errors="replace")
+        raise UnreadableItemError(
+            f"its first line is `{listed}`: numbers, or names of columns that begin with x, y, z, are expected"
+        )
+    return True
 
 
 TEXTS: dict[str, Callable[[bytes], np.ndarray]] = {".ply": _ply, ".xyz": _xyz, ".pcd": pcd_reader.parse}

@@ -12,7 +12,7 @@ from inrflow_core.datasets import _contract, clouds, mesh_folder, shapenet
 from inrflow_core.datasets._contract import DatasetIndex, Example
 from inrflow_core.errors import MissingError, UnreadableItemError
 from inrflow_core.preparation import pipeline
-from inrflow_core.preparation.job import resolve_job
+from inrflow_core.preparation.job import resolve_job, scan
 from inrflow_core.shards.shard_dataset import ShardDataset
 
 RNG = np.random.default_rng(0)
@@ -175,6 +175,11 @@ BROKEN = {
     "plane.xyz": (b"1 2\n", "line 1 has 2 numbers: at least 3 are expected"),
     "commas.xyz": (b"1,5 2,5 3,5\n", "other than numbers"),
     "empty.xyz": (b"", "it has no points"),
+    "head.xyz": (b"x y z\n", "it has no points"),
+    "swapped.xyz": (
+        b"y x z\n1 2 3\n",
+        "its first line is `y x z`: numbers, or names of columns that begin with x, y, z",
+    ),
     "cut.pcd": (b"VERSION .7\nFIELDS x y z\n", "its header has no line `DATA`"),
 }
 
@@ -196,6 +201,32 @@ def test_what_is_not_a_cloud_is_skipped_with_what_it_has_and_what_is_expected(tm
     assert dict(report.splits) == {"train": 1} and [bad.name for bad in report.skipped] == [name]
 
 
+def test_points_with_occupancies_are_no_cloud_and_their_surface_points_are(tmp_path: Path):
+    np.savez(tmp_path / "points.npz", points=POINTS, occupancies=np.zeros(5, np.uint8), loc=np.zeros(3), scale=1.0)
+    np.savez(tmp_path / "pointcloud.npz", points=POINTS, normals=POINTS)
+    assert len(read(tmp_path, "pointcloud.npz", points=40).values) == 40
+    with pytest.raises(UnreadableItemError, match="not a cloud: `inrflow prepare occupancy` reads it"):
+        read(tmp_path, "points.npz", points=40)
+
+
+def test_a_share_that_holds_out_nothing_is_noted_and_folders_and_a_share_of_0_are_not(tmp_path: Path):
+    for number in range(3):
+        write(tmp_path / f"{number}.npy", POINTS + number)
+
+    def notes(folder: Path, val: float) -> list[str]:
+        plan = scan(resolve_job("clouds", folder, tmp_path / "out", clouds.Config(val=val)))
+        return [note for note in plan.notes if "no item is held out" in note]
+
+    (note,) = notes(tmp_path, 1e-9)
+    assert (
+        note.startswith("no item is held out: the share `val=1e-09` of 3 items has none") and "`--set val=0.3`" in note
+    )
+    assert notes(tmp_path, 0.0) == []
+    write(tmp_path / "b/train/1.npy")
+    write(tmp_path / "b/val/2.npy")
+    assert notes(tmp_path / "b", 0.1) == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -203,10 +234,14 @@ def test_what_is_not_a_cloud_is_skipped_with_what_it_has_and_what_is_expected(tm
         b"1; 2; 3\n\n4; 5; 6",
         b"# x y z\n1 2 3 255\n4 5 6 0",
         b"2\n1 2 3\n4 5 6\n",
+        b'"X";"Y";"Z";"red"\n1;2;3;255\n4;5;6;0\n',
+        b"x y z nx\n1 2 3 0\n4 5 6 0\n",
         b"\xef\xbb\xbf1\t2\t3\r\n4\t5\t6\r\n",
     ],
 )
-def test_texts_have_blanks_commas_or_semicolons_comments_and_a_first_line_with_the_count(tmp_path: Path, text: bytes):
+def test_texts_have_blanks_commas_or_semicolons_comments_and_a_first_line_with_count_or_names(
+    tmp_path: Path, text: bytes
+):
     (tmp_path / "a.xyz").write_bytes(text)
     np.testing.assert_allclose(in_order(restored(read(tmp_path, "a.xyz"))), [[1, 2, 3], [4, 5, 6]], atol=1e-6)
 

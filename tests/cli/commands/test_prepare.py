@@ -12,6 +12,8 @@ import pytest
 
 from inrflow_cli import app, console
 from inrflow_core import registry
+from inrflow_core.preparation.job import SkipReason, skip_reasons
+from inrflow_core.shards.manifest import Skipped
 from inrflow_core.shards.shard_dataset import ShardDataset
 from tests import protein_files
 from tests.datasets import raw
@@ -136,10 +138,26 @@ def test_unreadable_items_are_named_counted_and_make_exit_code_6(capsys: pytest.
         code, out, err = run(line, capsys)
         assert code == 6
         assert err.splitlines()[-2:] == [
-            "  `train/a/2.png`: it is empty (and 1 more like it)",
+            "  2 items, the first `train/a/2.png`: it is empty",
             "note: skipped 2 items; `shards/images-4/manifest.json` names them",
         ]
     assert [item["name"] for item in json.loads(out)["skipped"]] == ["train/a/2.png", "train/b/3.png"]
+    assert json.loads(out)["skip_reasons"] == [{"count": 2, "reason": "it is empty", "first": "train/a/2.png"}]
+
+
+def test_skipped_items_are_counted_by_reason_whatever_numbers_and_names_are_in_it():
+    names = {"a": "it has 5 open edges", "b": "it is empty", "c": "it has 1,200 open edges", "d": "`d.mtl` is missing"}
+    skipped = [Skipped("train", name, reason) for name, reason in [*names.items(), ("e", "`e.mtl` is missing")]]
+    assert skip_reasons([*skipped, Skipped("val", "f", "it has 7 open edges")]) == [
+        SkipReason(3, "it has 5 open edges", "a"),
+        SkipReason(2, "`d.mtl` is missing", "d"),
+        SkipReason(1, "it is empty", "b"),
+    ]
+
+
+def test_the_hint_of_a_setting_that_cannot_be_names_no_preset(capsys: pytest.CaptureFixture[str]):
+    code, _, err = run("clouds --source p --set val=2", capsys)
+    assert code == 2 and "`val` is 2" in err and "preset" not in err and "docs/data-sets.md" in err
 
 
 def test_what_filters_leave_out_is_counted_and_named(capsys: pytest.CaptureFixture[str]):
