@@ -339,7 +339,7 @@ def _left_out(report: Report) -> None:
 
 def _skipped(report: Report, where: str) -> None:
     """Print the items that were skipped: for each reason their number and the first, then how many they are."""
-    from inrflow_core.preparation.job import skip_reasons
+    from inrflow_core.preparation.notes import skip_reasons
 
     if not report.skipped:
         return
@@ -359,7 +359,7 @@ def _items(count: int) -> str:
 
 def _answer(report: Report) -> dict[str, Any]:
     """The report as one JSON object, with the reasons for skipping items counted."""
-    from inrflow_core.preparation.job import skip_reasons
+    from inrflow_core.preparation.notes import skip_reasons
     from inrflow_core.storage import typed_json
 
     return {**typed_json.to_plain(report), "skip_reasons": [vars(one) for one in skip_reasons(report.skipped)]}

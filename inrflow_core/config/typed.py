@@ -29,9 +29,6 @@ EARLIER_NAMES = {
 """Earlier names of settings, by table of a preset or by data set, as presets, weights files, fields and commands of users may have them."""
 
 
-FIX = "fix the preset, or override with `--set`"
-
-
 def present_name(key: str, table: str) -> str:
     """The present name of a setting of `[table]`, or of `[table.NAME]`."""
     return EARLIER_NAMES.get(table.partition(".")[0], {}).get(key, key)
@@ -52,13 +49,13 @@ def present_names(values: dict[str, Any], table: str) -> dict[str, Any]:
     return {present_name(key, table): value for key, value in values.items()}
 
 
-def settings(kind: type[S], values: dict[str, Any], table: str, *, hint: str = FIX) -> S:
+def settings(
+    kind: type[S], values: dict[str, Any], table: str, *, hint: str = "fix the preset, or override with `--set`"
+) -> S:
     """A frozen dataclass from plain values: keys, types and (by its `__post_init__`) values are checked.
 
-    `hint` says what to do about a value that cannot be.
-
     Raises:
-        UsageError: an unknown or missing key, a wrong type, or what `__post_init__` raised as ValueError.
+        UsageError: an unknown or missing key, a wrong type, or what `__post_init__` raised as ValueError, with the `hint`.
     """
     values = present_names(values, table)
     hints = typing.get_type_hints(kind)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from inrflow_core import __version__, registry
 from inrflow_core.datasets._contract import DatasetIndex, Item
 from inrflow_core.datasets._homes import home_hint
 from inrflow_core.errors import MissingError, UnreadableItemError
+from inrflow_core.preparation import notes
 from inrflow_core.shards import schema
 from inrflow_core.shards.manifest import LeftOut, Manifest, Skipped
 from inrflow_core.storage import typed_json
@@ -27,12 +27,6 @@ MAX_SHARD_BYTES = 256 << 20
 """Bytes of the values and conditions of a shard, which a worker holds in memory until it is complete."""
 SHARDS_OF_A_SPLIT = 16
 """A split has at least this number, where each then has `MIN_ITEMS` examples: work for as many workers."""
-
-
-MOST_NAMED = 5
-"""Classes without items that a note names."""
-VARYING = re.compile(r"`[^`]*`|[-0-9.,]+")
-"""What differs between reasons for skipping items that are alike: numbers and names."""
 
 
 @dataclass(frozen=True)
@@ -74,26 +68,6 @@ class Report:
     """What filters left out, by the setting."""
     notes: tuple[str, ...] = ()
     """What a user should know, as a setting without effect."""
-
-
-@dataclass(frozen=True)
-class SkipReason:
-    """Items that were skipped for one reason, apart from numbers and names in it."""
-
-    count: int
-    reason: str
-    """Of the first item."""
-    first: str
-    """The name of the first item."""
-
-
-def skip_reasons(skipped: Sequence[Skipped]) -> list[SkipReason]:
-    """The reasons with their counts, the most frequent first."""
-    alike: dict[str, list[Skipped]] = {}
-    for item in skipped:
-        alike.setdefault(VARYING.sub("", item.reason), []).append(item)
-    groups = sorted(alike.values(), key=len, reverse=True)
-    return [SkipReason(len(items), items[0].reason, items[0].name) for items in groups]
 
 
 @dataclass(frozen=True)
@@ -156,33 +130,8 @@ def scan(job: PrepareJob) -> DatasetIndex:
     if job.limit is not None:
         splits = {name: evenly_spaced(items, job.limit) for name, items in plan.splits.items()}
         plan = dataclasses.replace(plan, splits=splits)
-    notes = (*plan.notes, *_notes_on_share(job.config, plan), *_notes_on_empty_classes(plan))
-    return dataclasses.replace(plan, notes=notes)
-
-
-def _notes_on_share(config: Any, plan: DatasetIndex) -> list[str]:
-    """What a user should know of a share of items that holds out none, as of a few items it may."""
-    share, total = getattr(config, "val", None), sum(map(len, plan.splits.values()))
-    if (
-        not isinstance(share, float)
-        or share == 0
-        or {name for name, items in plan.splits.items() if items} != {"train"}
-    ):
-        return []
-    return [
-        f"no item is held out: the share `val={share:g}` of {total:,} items has none, for items are selected by their content; "
-        "`--set val=0.3` takes a larger share, or put some into a folder `val` beside one `train`"
-    ]
-
-
-def _notes_on_empty_classes(plan: DatasetIndex) -> list[str]:
-    """What a user should know of classes without items in the training split, of data that have labels."""
-    labels = {item.label for item in plan.splits.get("train", ())}
-    empty = [name for number, name in enumerate(plan.classes) if number not in labels]
-    if not empty or labels <= {-1}:
-        return []
-    names = ", ".join(f"`{name}`" for name in empty[:MOST_NAMED]) + (", ..." if len(empty) > MOST_NAMED else "")
-    return [f"{len(empty):,} of {len(plan.classes):,} classes have no items in `train`: {names}"]
+    found = (*plan.notes, *notes.on_share(job.config, plan), *notes.on_empty_classes(plan))
+    return dataclasses.replace(plan, notes=found)
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> Sequence[Item]:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from inrflow_core.datasets._contract import DatasetIndex
 from inrflow_core.errors import Interrupted, MissingError, UsageError
-from inrflow_core.preparation import journal
+from inrflow_core.preparation import journal, notes
 from inrflow_core.preparation.estimate import check_disk, default_workers
 from inrflow_core.preparation.job import (
     PrepareJob,
@@ -95,22 +94,11 @@ def _whole(
         left = [part for part in parts if book.is_pending(part.path.name)]
         make(left, book, len(parts))
         content = book.previous or _manifest(job, plan, [book.records[part.path.name] for part in parts])
-        notes = (*plan.notes, *(notes_on_remarks(book.records.values()) if book.previous is None else ()))
+        found = (*plan.notes, *(notes.on_remarks(book.records.values()) if book.previous is None else ()))
         book.close(content)
     whole = {entry.file for split in content.splits.values() for entry in split.shards}
     report = _report(job, content, num_written=sum(part.path.name in whole for part in left))
-    return dataclasses.replace(report, notes=notes)
-
-
-def notes_on_remarks(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What a user should know of how the items of some shards were made, with the number of items; nothing of earlier, finished runs."""
-    counts: Counter[str] = Counter()
-    for record in records:
-        counts.update(record.get("remarks", {}))
-    return [
-        f"{count:,} item{'s' if count > 1 else ''} {'are' if count > 1 else 'is'} {text}"
-        for text, count in counts.items()
-    ]
+    return dataclasses.replace(report, notes=found)
 
 
 def _share(

@@ -12,7 +12,7 @@ import pytest
 
 from inrflow_cli import app, console
 from inrflow_core import registry
-from inrflow_core.preparation.job import SkipReason, skip_reasons
+from inrflow_core.preparation.notes import SkipReason, skip_reasons
 from inrflow_core.shards.manifest import Skipped
 from inrflow_core.shards.shard_dataset import ShardDataset
 from tests import protein_files
