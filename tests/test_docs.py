@@ -47,6 +47,7 @@ def test_the_data_set_of_the_docs_reads_the_same_from_its_folder_and_from_above(
     my_faces = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "my_faces", my_faces)  # dataclasses look their module up
     spec.loader.exec_module(my_faces)
+    assert my_faces.NEEDS_SOURCE and not my_faces.IS_READ_BY_SCAN
     config = my_faces.Config(resolution=8)
     for name in ("2019/1.jpg", "2019/2.jpg", "2020/3.jpg"):
         path = tmp_path / "data" / "my-faces" / "faces" / name

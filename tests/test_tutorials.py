@@ -83,7 +83,10 @@ WRITTEN = {
 
 
 def test_every_tutorial_has_data_for_its_commands(checkout: Path):
-    assert {page.stem for page in (checkout / "docs" / "tutorials").glob("*.md")} == MAKERS.keys() == WRITTEN.keys()
+    pages = {page.stem for page in (checkout / "docs" / "tutorials").glob("*.md")} - {
+        "adding-parts"
+    }  # test_adding_parts.py
+    assert pages == MAKERS.keys() == WRITTEN.keys()
 
 
 @pytest.mark.slow
