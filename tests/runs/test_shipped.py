@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from inrflow_cli.app import run
 from inrflow_core import models
@@ -18,12 +19,12 @@ from tests import tiny
 from tools import ship_models
 
 NAMES = shipped.names()
-MOST_BYTES = 10 << 20
+MOST_BYTES = 16 << 20
 """Of all models together: they are a part of every installation."""
 
 
 def test_all_models_together_are_small():
-    assert {"glyphs", "solids"} <= set(NAMES)
+    assert {"glyphs", "objects", "proteins", "solids"} <= set(NAMES)
     assert sum(shipped.weights_file(name).stat().st_size for name in NAMES) < MOST_BYTES
 
 
@@ -46,12 +47,12 @@ def test_a_card_states_the_figures_of_its_file(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_samples_without_a_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    domain = models.read_metadata(shipped.weights_file(name))[0].domain.name
-    out = {"points": "out.ply", "video": "out.gif"}.get(domain, "out.png")
-    assert (
-        run(["sample", out, "--model", name, "--steps", "2"] if domain != "image" else ["sample", out, "--model", name])
-        == 0
-    )
+    preset = models.read_metadata(shipped.weights_file(name))[0]
+    out = {"points": "out.ply", "protein": "out.pdb"}.get(preset.domain.name, "out.png")
+    Image.new("RGB", (40, 30), "red").save("photo.png")
+    condition = None if preset.condition is None else preset.condition.name
+    inputs = {"image": ["--image", "photo.png"], "sequence": ["--sequence", "MKTAYIAKQR"]}.get(condition, [])
+    assert run(["sample", out, "--model", name, "--steps", "2", *inputs]) == 0
     assert Path(out).stat().st_size > 0
 
 
