@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from inrflow_cli import app
+from inrflow_core.proteins import residues
+from tests import protein_files
 from tests.datasets import raw
 from tests.test_readme import blocks, commands
 
@@ -32,6 +34,10 @@ SMALL = {
         "network.depth=2",
         "network.latents=8",
         "domain.num_points=64",
+    ],
+    "proteins-demo": [
+        *("network.width=32", "network.heads=2", "network.depth=1", "method.num_queries=64", "domain.residues=14"),
+        *("network.latents=14", "training.held_out_every=none"),
     ],
     "digits-demo": ["network.width=32", "network.heads=2", "network.depth=1"],
     "shapes-demo": [
@@ -74,8 +80,32 @@ def make_samples(folder: Path) -> None:
     np.savez(folder / "theirs.npz", images=images)
 
 
-MAKERS = {"own-photos": make_photos, "own-clouds": make_clouds, "evaluation-for-a-paper": make_samples}
+def make_proteins(folder: Path) -> None:
+    """Structures of 12 to 16 residues, two new sequences, and the experiments of the same names."""
+    for number in range(60):
+        path = folder / "structures" / f"{number:04d}.pdb"
+        path.parent.mkdir(exist_ok=True)
+        letters = np.random.default_rng(number).choice(list(residues.LETTERS), 12 + number % 5)
+        path.write_bytes(
+            protein_files.pdb(protein_files.pdb_lines(protein_files.structure("".join(letters), seed=number)))
+        )
+    (folder / "experiments").mkdir()
+    for number, name in enumerate(("new1", "new2")):
+        letters = "MKTAYIAKQRQI"[number:]
+        with (folder / "new.fa").open("a") as file:
+            file.write(f">{name}\n{letters}\n")
+        lines = protein_files.pdb_lines(protein_files.structure(letters, seed=number, name=name))
+        (folder / "experiments" / f"{name}.pdb").write_bytes(protein_files.pdb(lines))
+
+
+MAKERS = {
+    "proteins": make_proteins,
+    "own-photos": make_photos,
+    "own-clouds": make_clouds,
+    "evaluation-for-a-paper": make_samples,
+}
 WRITTEN = {
+    "proteins": ("fold.pdb", "fold.png", "folds/new1.cif", "results/folds/metrics.json", "folds.html"),
     "own-photos": ("new.png", "new-4x.png", "cat-4x.png", "cats.png", "dogs.png", "results/metrics.json"),
     "evaluation-for-a-paper": ("table.tex", "results/seeds/report.html", "results/guidance/metrics.json"),
     "own-clouds": ("new.png", "new.ply", "finer.ply", "surface.glb", "cup.ply", "shape.glb"),
