@@ -18,6 +18,7 @@ from inrflow_core.geometry import ply_reader
 from inrflow_core.models import Model
 from inrflow_core.sampling import invert, sample
 from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.storage import array_file
 from inrflow_core.visualization import image_grid, point_rendering
 
 LETTERS = glyphs.Config(
@@ -156,11 +157,11 @@ def by_class(labels: NDArray[np.int64], count: int, each: int) -> NDArray[np.int
 
 
 def images(path: Path) -> NDArray[np.uint8]:
-    return np.load(path)["images"]
+    return array_file.read_array(path, "images")
 
 
 def clouds(path: Path) -> NDArray[np.float32]:
-    return np.load(path)["points"]
+    return array_file.read_array(path, "points")
 
 
 def bicubic(small: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
