@@ -11,15 +11,16 @@ import dataclasses
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from inrflow_core.runtime.progress import SLOW, Reporter, announced, format_duration
 from inrflow_core.runtime.progress import Progress as Callback
-from inrflow_core.runtime.progress import Reporter, format_duration
 from inrflow_core.storage import typed_json
 
 if TYPE_CHECKING:
@@ -246,15 +247,23 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
             yield state
         return
     last = time.monotonic()
+    first = threading.Event()
 
     def draw(state: Progress) -> None:
         nonlocal last
         if time.monotonic() - last >= PLAIN_SECONDS:
             last = time.monotonic()
+            first.set()
             info(state.line())
 
     state = Progress(total, unit, title, draw)
-    yield state
+    waiting = threading.Timer(SLOW, lambda: None if first.is_set() else info(state.line()))
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield state
+    finally:
+        waiting.cancel()
     info(state.line())
 
 
@@ -268,6 +277,11 @@ def track(title: str, unit: str, total: int | None = None) -> Iterator[Callback]
             state.advance(done - state.done)
 
         yield report
+
+
+def announce(text: str) -> AbstractContextManager[None]:
+    """Print a line on stderr if the work inside takes longer than some seconds (`progress.announced`)."""
+    return announced(text, info)
 
 
 def reporter() -> Reporter:

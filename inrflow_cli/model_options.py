@@ -88,7 +88,8 @@ def open_model(
     weights = resolve_weights(source, ema=ema, step=step)
     if run is None:
         console.info(f"sampling from the latest run, `{source}`")
-    model = models.load(weights, distributed.process_device(device))
+    with console.announce(f"loading `{source}`"):
+        model = models.load(weights, distributed.process_device(device))
     note = sample.note_on_average(model.preset, model.metadata)
     if note is not None:
         console.warn(note)

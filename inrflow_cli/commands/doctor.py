@@ -104,7 +104,8 @@ def _test(device: str | None) -> dict[str, Any]:
     """Run the test and print what it did."""
     from inrflow_core.training import smoke_test
 
-    done = smoke_test.run(device)
+    with console.announce("training and sampling a tiny model"):
+        done = smoke_test.run(device)
     console.result(
         f"prepared, trained {done.steps} steps in {done.precision} and sampled {done.samples} images on {done.device} in "
         f"{done.seconds:.1f} s"

@@ -25,7 +25,7 @@ from inrflow_core.errors import Exit, MissingError, UsageError
 from inrflow_core.runtime.progress import format_duration
 
 if TYPE_CHECKING:
-    from inrflow_core.evaluation.job import CheckedEvaluationJob
+    from inrflow_core.evaluation.job import CheckedEvaluationJob, EvaluationJob
     from inrflow_core.evaluation.sweep import Sweep
 
 Runs = Annotated[
@@ -263,7 +263,7 @@ def eval(
         overwrite=overwrite,
         reporter=console.reporter(),
     )
-    _run(evaluation.check_job(job), is_dry=dry_run, as_json=json, form=form)
+    _run(job, is_dry=dry_run, as_json=json, form=form)
 
 
 def _check_format(form: str | None, options: dict[str, bool | None]) -> None:
@@ -293,12 +293,14 @@ def _newest_run() -> Path:
     return folder
 
 
-def _run(ready: CheckedEvaluationJob, *, is_dry: bool, as_json: bool, form: str | None) -> None:
+def _run(job: EvaluationJob, *, is_dry: bool, as_json: bool, form: str | None) -> None:
     """Evaluate and print the results; or, where it `is_dry`, the time that this would take."""
     from inrflow_cli.views import score_formats, scores
     from inrflow_core.evaluation import job as evaluation
 
-    _warn_of_guides(ready.job.sweeps)
+    with console.announce("reading the samples, the reference and the runs"):
+        ready = evaluation.check_job(job)
+    _warn_of_guides(job.sweeps)
     if is_dry:
         _estimate(ready, as_json=as_json)
         if ready.missing:
@@ -332,7 +334,8 @@ def _estimate(ready: CheckedEvaluationJob, *, as_json: bool) -> None:
     """Print what would be done and the time that it takes."""
     from inrflow_core.evaluation import job as evaluation
 
-    rows = evaluation.estimate_cost(ready)
+    with console.announce("timing the work on a few items"):
+        rows = evaluation.estimate_cost(ready)
     total = sum(seconds for _, seconds in rows)
     console.table(("work", "about"), [(what, format_duration(seconds)) for what, seconds in (*rows, ("all", total))])
     evaluation.warn_of_missing(ready)

@@ -138,19 +138,15 @@ def _samples(
     allowed = writer.options(module)
     _refuse(out, {FLAGS[name]: value for name, value in format_options.items() if name not in allowed})
     _check_surface(format_options.get("surface"))
-    selection = item_selection.read(source, split=split, items=items, is_raw=is_raw)
+    with console.announce(f"reading `{source}`"):
+        selection = item_selection.read(source, split=split, items=items, is_raw=is_raw)
     if selection.frame_rate is not None and "fps" in allowed:
         format_options = {"fps": min(max(selection.frame_rate, 1.0), module.MOST_FPS), **format_options}
-    written = writer.write(
-        out,
-        selection.values,
-        selection.domain,
-        origin=selection.origin,
-        items=selection.items,
-        arrays=selection.arrays,
-        overwrite=overwrite,
-        **format_options,
-    )
+    of_samples = {"origin": selection.origin, "items": selection.items, "arrays": selection.arrays}
+    with console.announce(f"writing {len(selection.values):,} as `{out}`"):
+        written = writer.write(
+            out, selection.values, selection.domain, **of_samples, overwrite=overwrite, **format_options
+        )
     rest = (
         "" if items is not None or len(selection.values) == selection.total else f", the first of {selection.total:,}"
     )
@@ -186,7 +182,8 @@ def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrit
     from inrflow_core.storage import atomic_write
 
     atomic_write.check_writable(out, overwrite=overwrite)
-    metadata = export.copy_weights(source, out, ema=ema, step=step)
+    with console.announce(f"copying the weights of `{source}`"):
+        metadata = export.copy_weights(source, out, ema=ema, step=step)
     console.info(f"wrote `{out}`: `{metadata['preset']}` at step {metadata.get('step', 'unknown')}")
     return {"out": [str(out)], **metadata}
 

@@ -153,7 +153,13 @@ def prepare(
     _warn_of_placeholder(job)
     engine_arguments = {"piece": task, **_engine(job, engine, ray_address, workers)}
     if dry_run:
-        _show_estimate(estimate.estimate(job, workers=workers, piece=task), json)
+        with console.announce(
+            f"looking through `{job.source}` and reading a few items"
+            if job.dataset.NEEDS_SOURCE
+            else f"making a few items of `{job.name}`"
+        ):
+            report = estimate.estimate(job, workers=workers, piece=task)
+        _show_estimate(report, json)
         return
     with _progress(job) as progress:
         mode = "repair" if repair else "overwrite" if overwrite else "resume"

@@ -91,7 +91,8 @@ def train(
     if dry_run or plan_for is not None or processes is not None:
         from inrflow_cli.views import plan
 
-        plan.predict(job, plan_for, processes, as_json=json)
+        with console.announce("estimating: a step is traced, and a matrix product timed"):
+            plan.predict(job, plan_for, processes, as_json=json)
     else:
         _train(job, as_json=json)
 
@@ -100,9 +101,11 @@ def _train(job: TrainJob, *, as_json: bool) -> None:
     from inrflow_core.runtime import process_group
     from inrflow_core.training import setup
 
-    ready = setup.check_job(job, dict(os.environ))
-    setup.check_resources(ready)
-    with setup.explain_out_of_memory(ready, ready.existing_run.step if ready.existing_run else None):
+    with console.announce("checking the shards, memory and disk"):
+        ready = setup.check_job(job, dict(os.environ))
+        setup.check_resources(ready)
+    step = ready.existing_run.step if ready.existing_run else None
+    with setup.explain_out_of_memory(ready, step), console.announce("building the network and its optimizers"):
         trainer = setup.build_trainer(ready)
     try:
         with setup.explain_out_of_memory(ready, trainer), _shown(trainer, ready):

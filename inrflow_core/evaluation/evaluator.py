@@ -19,6 +19,7 @@ from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Score
 from inrflow_core.metrics._inputs import Cost, InputSpec, MetricInputs, ReferenceStats
 from inrflow_core.metrics._view_inputs import ViewScores
+from inrflow_core.runtime.progress import announced
 from inrflow_core.sample_files import scene_views
 from inrflow_core.sample_files.collection import SampleCollection
 
@@ -57,9 +58,11 @@ class Evaluator:
         items = scene_views.as_images(samples.items) if _is_of_views(metric, samples.items) else samples.items
         reference = self._reference_of(metric) if samples.originals is None else samples.originals
         inputs = metric.inputs.gather(items, reference, context)
-        value = metric.compute(inputs)
-        if items := metric.item_values(inputs):
-            self._items[metric.full] = items
+        with announced(f"computing `{metric.full}` and its interval", self.settings.log):
+            value = metric.compute(inputs)
+            interval = intervals.metric_interval(metric, inputs, value)
+            if items := metric.item_values(inputs):
+                self._items[metric.full] = items
         num_samples, num_references = inputs.counts()
         specs = metric.inputs.features
         return Score(
@@ -69,7 +72,7 @@ class Evaluator:
             value=value,
             unit=metric.unit,
             higher_is_better=metric.metric.higher_is_better,
-            interval=intervals.metric_interval(metric, inputs, value),
+            interval=interval,
             samples=num_samples,
             reference=num_references or None,
             features=", ".join(spec.protocol for spec in specs) or None,

@@ -35,7 +35,7 @@ from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 from inrflow_core.metrics._inputs import FeatureSpec, GatherContext, InputSpec, MeasureOfPairs
 from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.metrics._view_inputs import ViewScores
-from inrflow_core.runtime.progress import Log, TrackProgress, no_progress
+from inrflow_core.runtime.progress import Log, TrackProgress, announced, no_progress
 from inrflow_core.sample_files.collection import IS_CENTERED, SampleCollection
 from inrflow_core.shards import manifest
 from inrflow_core.storage import plain_file
@@ -110,7 +110,8 @@ class Gatherer(GatherContext[SampleCollection]):
 
     def verify(self, items: SampleCollection) -> None:
         if not any(items is known for known in self._verified):
-            items.verify()
+            with announced(f"comparing {items.display_name} with the recorded digests", self.settings.log):
+                items.verify()
             self._verified.append(items)
 
     # Features.
@@ -126,7 +127,8 @@ class Gatherer(GatherContext[SampleCollection]):
     def extractor(self, network: str) -> Any:
         if network not in self._extractors:
             part = _contract.find_extractor(network)
-            self._extractors[network] = part.load(self._weights(network), self.settings.device)
+            with announced(f"loading the network `{network}`", self.settings.log):
+                self._extractors[network] = part.load(self._weights(network), self.settings.device)
         return self._extractors[network]
 
     def features(self, items: SampleCollection, spec: FeatureSpec, outputs: tuple[str, ...]) -> FeatureCache:

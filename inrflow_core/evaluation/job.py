@@ -38,7 +38,7 @@ from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.report import page
 from inrflow_core.runs import run
 from inrflow_core.runtime import distributed
-from inrflow_core.runtime.progress import SILENT, Reporter
+from inrflow_core.runtime.progress import SILENT, Reporter, announced
 from inrflow_core.sample_files import readers, subsets
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.sampling import reference_inputs, request
@@ -321,7 +321,8 @@ def _write(ready: CheckedEvaluationJob, evaluated: Results) -> None:
     """Write both files once both are complete: the same command resumes only if neither exists."""
     out, reporter = ready.job.out, ready.job.reporter
     if ready.memorization_set is None:
-        report = report_data.build_report(evaluated, None)
+        with announced("collecting samples for the report", reporter.log):
+            report = report_data.build_report(evaluated, None)
     else:
         with reporter.progress("searching for copies of training items", "items") as progress:
             report = report_data.build_report(evaluated, ready.memorization_set, progress)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -30,6 +31,22 @@ def no_progress(title: str, unit: str, total: int | None = None) -> AbstractCont
 
 def no_log(text: str) -> None:
     """Print nothing."""
+
+
+SLOW = 4.0
+"""Seconds after which work without a progress line is announced."""
+
+
+@contextmanager
+def announced(text: str, log: Log | None) -> Iterator[None]:
+    """Log a text once if the work inside takes longer than `SLOW` seconds; without `log` nothing."""
+    timer = threading.Timer(SLOW, no_log if log is None else log, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class RepeatableProgress:

@@ -12,7 +12,7 @@ from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Field
 from inrflow_core.mesh_files import reading
 from inrflow_core.models import Model
-from inrflow_core.runtime.progress import SILENT, Reporter
+from inrflow_core.runtime.progress import SILENT, Reporter, announced
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files import writer
 from inrflow_core.sampling import invert, provenance, sample, write_samples
@@ -195,6 +195,7 @@ def upsample_saved_field(
     request = SampleRequest(field.seeds.tolist(), None, settings.size, settings.window)
     origin = provenance.provenance(model, source, request, field.options)
     beside = write_samples.beside_samples(model, settings.size, field.condition, out)
-    written = writer.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite, **beside)
+    with announced(f"writing `{out}`", reporter.log):
+        written = writer.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite, **beside)
     reporter.log("wrote " + ", ".join(f"`{path}`" for path in written))
     return written

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,16 @@ def test_progress_in_a_log_file_is_few_plain_lines_and_a_closing_one(capsys, mon
     assert len(lines) == 1
     assert lines[0].startswith("prepared: 1,000 of 1,000 images, ")
     assert lines[0].endswith(", b.png")
+
+
+def test_work_that_reports_nothing_for_some_seconds_has_a_line(capsys, monkeypatch):
+    monkeypatch.setattr(console, "SLOW", 0.05)
+    with console.progress(10, "files", title="upsampling") as progress:
+        time.sleep(0.3)
+        assert capsys.readouterr().err == "upsampling: 0 of 10 files, 0/s, time left unknown\n"
+        progress.advance(10)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("upsampling: 10 of 10 files")
 
 
 def test_progress_says_how_much_time_is_left(capsys, monkeypatch):
