@@ -11,6 +11,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from typer.core import TyperGroup
 
 from inrflow_cli import console, help_groups
 from inrflow_core.errors import Exit, InrflowError, Interrupted, MissingError, OutOfMemory, UsageError, did_you_mean
+from inrflow_core.registry import BrokenPartWarning
 from inrflow_core.runtime.progress import first_line
 
 COMMANDS = (
@@ -113,6 +115,7 @@ def inrflow(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    _note_broken_parts()
     if not _is_shared(sys.argv[1:]):  # a launcher ends processes that wait for one that failed
         _stop_as_on_ctrl_c()
     code = run(sys.argv[1:])
@@ -121,6 +124,19 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _note_broken_parts() -> None:
+    """Print warnings about parts of other packages as notes."""
+    show = warnings.showwarning
+
+    def show_or_note(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if issubclass(category, BrokenPartWarning):
+            console.warn(str(message))
+        else:
+            show(message, category, *rest, **more)
+
+    warnings.showwarning = show_or_note
 
 
 def _stop_as_on_ctrl_c() -> None:

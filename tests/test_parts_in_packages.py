@@ -133,6 +133,10 @@ def test_help_and_completion_import_nothing_of_other_packages(path: Path):
     line = "inrflow sample --sampler leap"
     words = {"_INRFLOW_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": "3"}
     assert program(**words).stdout.split() == ["leapfrog"]
+    install(path, "my-metrics", "metrics", {"breaks": "import a_module_that_is_nowhere\n"})
+    listed = program("eval", "--list")
+    assert listed.returncode == 0 and "fid" in listed.stdout
+    assert listed.stderr.startswith("note: the part `breaks` of `metrics`") and listed.stderr.count("\n") == 1
 
 
 def test_the_example_of_the_docs_is_an_entry_point_that_is_read(checkout: Path):
