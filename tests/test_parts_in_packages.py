@@ -15,6 +15,7 @@ import pytest
 from inrflow_cli.app import run
 from inrflow_core import registry
 from inrflow_core.errors import UsageError
+from tests import adding_a_method
 from tests.test_docs import python_of
 
 RK4 = "docs/adding-a-sampler.md"
@@ -145,3 +146,20 @@ def test_the_example_of_the_docs_is_an_entry_point_that_is_read(checkout: Path):
     groups = tomllib.loads(text.partition("```toml\n")[2].partition("```")[0])["project"]["entry-points"]
     kinds = {group.removeprefix(registry.GROUP) for group in groups}
     assert kinds == {"samplers"} and all((registry.HERE / kind).is_dir() for kind in kinds)
+
+
+@pytest.mark.slow
+def test_a_method_of_another_package_is_trained_and_sampled(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The method of docs/adding-a-method.md."""
+    sources = adding_a_method.files()
+    install(path, "my-methods", "methods", {"denoise": sources[adding_a_method.METHOD]})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "denoise.toml").write_text(sources["presets/denoise-digits.toml"])
+    assert run(["prepare", "digits", "--limit", "64"]) == 0
+    small = ["training.steps=2", "training.distill.steps=2", "training.batch=8", "network.width=32"]
+    words = [word for setting in small for word in ("--set", setting)]
+    assert run(["train", "--preset", "denoise.toml", "--out", "runs/denoise", *words]) == 0
+    assert run(["sample", "--run", "runs/denoise", "--num", "2", "two.npz"]) == 0
+    assert np.load(tmp_path / "two.npz")["images"].shape == (2, 8, 8, 1)
