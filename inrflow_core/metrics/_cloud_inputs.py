@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -104,7 +104,7 @@ class Distances(MetricInputs):
     among_reference: Float64[np.ndarray, "R R"] | None = None
     own_reference: Int64[np.ndarray, " N"] | None = None
     """Each sample's own reference, if the spec has `is_paired`."""
-    names: Sequence[str] = ()
+    names: Sequence[str] = field(default=(), kw_only=True)
     """Of the samples, if the spec has `is_paired`."""
 
     def counts(self) -> tuple[int, int]:

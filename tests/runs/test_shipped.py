@@ -51,7 +51,7 @@ def test_a_model_samples_without_a_run(name, tmp_path, monkeypatch):
     out = {"points": "out.ply", "protein": "out.pdb"}.get(preset.domain.name, "out.png")
     Image.new("RGB", (40, 30), "red").save("photo.png")
     condition = None if preset.condition is None else preset.condition.name
-    inputs = {"image": ["--image", "photo.png"], "sequence": ["--sequence", "MKTAYIAKQR"]}.get(condition, [])
+    inputs = {"image": ["--image", "photo.png"], "sequence": ["--sequence", "MKTAYIAKQR"]}.get(condition or "", [])
     assert run(["sample", out, "--model", name, "--steps", "2", *inputs]) == 0
     assert Path(out).stat().st_size > 0
 
