@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,10 @@ OPTIONS = [
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a page of two runs, served by a thread."""
-    parent = tmp_path_factory.mktemp("runs")
-    tiny.run_folder(parent / "images", tiny.LOCAL_IMAGE)
-    tiny.run_folder(parent / "clouds", tiny.POINTS)
-    functions = Functions(viewed_run.open_runs([parent / "images", parent / "clouds"]))
+@contextmanager
+def served(*folders: Path) -> Iterator[str]:
+    """The address of a page of some runs, served by a thread."""
+    functions = Functions(viewed_run.open_runs(folders))
     token, listener = guard.new_token(), server.listen("127.0.0.1", None)
     app = server.Page(functions, Worker(1)).app(token=token)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
@@ -45,6 +43,16 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     web.should_exit = True
     thread.join(20)
     listener.close()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a page of two runs."""
+    parent = tmp_path_factory.mktemp("runs")
+    tiny.run_folder(parent / "images", tiny.LOCAL_IMAGE)
+    tiny.run_folder(parent / "clouds", tiny.POINTS)
+    with served(parent / "images", parent / "clouds") as address:
+        yield address
 
 
 @pytest.fixture
@@ -207,6 +215,24 @@ def test_tiles_of_a_replaced_image_are_aborted(page: Any, url: str):
     assert len(waiting(4)) == 2 and sorted(aborted) == sorted(waiting(4))
     assert page.evaluate("window.inrflowPage.panels[0].views[0].downloads.size") <= 2
     assert page.problems == []
+
+
+def test_proteins_are_colored_by_the_deviation_between_samples(page: Any, tmp_path: Path):
+    tiny.run_folder(tmp_path / "proteins", tiny.PROTEIN)
+    with served(tmp_path / "proteins") as address:
+        page.goto(f"{address}#tint=deviation&sequence=MKTAYIAK&steps=3")
+        wait(lambda: page.locator(".panel").count() == 1)
+        legend = page.locator(".legend")
+        wait(lambda: legend.is_visible() and "from the mean of 5 samples" in legend.inner_text())
+        drawn = page.evaluate("window.inrflowPage.panels[0].views[0].viewer.getModel(4).selectedAtoms({}).length")
+        assert drawn > 8 * 4, "all five are drawn"
+        page.fill("#samples", "2")
+        page.press("#samples", "Enter")
+        wait(lambda: "of 2 samples" in legend.inner_text())
+        page.select_option("#tint", "amino")
+        wait(legend.is_hidden)
+        requested = [at for at in page.addresses if "/api/structures" in at]
+        assert "samples=5" in requested[0] and "samples=2" in requested[-1] and page.problems == []
 
 
 def test_without_webgl_the_other_panels_go_on(page: Any, url: str):
