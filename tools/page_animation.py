@@ -33,18 +33,20 @@ from inrflow_core.viewer.worker import Worker
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = ("--no-sandbox", "--disable-background-networking", "--use-gl=angle", "--use-angle=swiftshader")
-SIZE = {"width": 940, "height": 560}
+SIZE = {"width": 940, "height": 580}
 SEEDS = (35, 36)
 """Of the first sample and of the next one: letters and solids of different kinds."""
-ZOOM = {"x": 0.56, "y": 0.71, "width": 0.12}
+ZOOM = {"x": 0.6, "y": 0.72, "width": 0.22}
 """Where the zoom ends: center and width in sides of the square."""
 POSE = (2.7, 1.9, 3.5)
 """The first position of the camera (`page/stage.js`)."""
-POINTS = (2048, 4096, 8192, 16384, 32768, 65536, 128_000)
+POINTS = 2048
+SLIDER = (36, 45, 54, 63, 72, 81, 90)
+"""Positions of the slider, of which the last one has 128,000 points."""
 MOVING, RESTING = 90, 1100
 """Milliseconds of a frame."""
 POINTER = ((0, 0), (0, 17), (4, 13), (7, 20), (10, 19), (7, 12), (12, 12))
-MOST_SECONDS = 900
+MOST_SECONDS = 300
 """Of one frame."""
 
 
@@ -56,12 +58,12 @@ class Film:
         self.frames: list[Image.Image] = []
         self.milliseconds: list[int] = []
 
-    def take(self, milliseconds: int = MOVING, pointer: str | None = None) -> None:
-        """One frame, with the mouse over the middle of an element."""
+    def take(self, milliseconds: int = MOVING, pointer: str | None = None, share: float = 0.5) -> None:
+        """One frame, with the mouse over an element, at a share of its width."""
         image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
         box = None if pointer is None else self.page.locator(pointer).bounding_box()
         if box is not None:
-            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            x, y = box["x"] + box["width"] * share, box["y"] + box["height"] / 2
             ImageDraw.Draw(image).polygon([(x + right, y + down) for right, down in POINTER], "black", "white")
         self.frames.append(image)
         self.milliseconds.append(milliseconds)
@@ -79,7 +81,7 @@ class Film:
         image, cloud = (f"window.inrflowPage.panels[{index}].views[0]" for index in (0, 1))
         self.until(
             f"{image}.viewer.world.getItemCount() === 1 && {image}.viewer.world.getItemAt(0).getFullyLoaded() && "
-            f"{image}.downloads.size === 0 && {cloud}.loaded === {cloud}.wanted && "
+            f"{image}.downloads.size === 0 && {cloud}.loaded >= {cloud}.wanted && "
             "[...document.querySelectorAll('.time')].every((one) => one.textContent.startsWith('recorded'))"
         )
         time.sleep(0.3)  # the last tile is drawn
@@ -103,11 +105,12 @@ class Film:
 def play(film: Film, url: str) -> None:
     """The scenes of the animation."""
     page = film.page
-    page.goto(f"{url}#seed={SEEDS[0]}&points={POINTS[0]}")
+    page.goto(f"{url}#seed={SEEDS[0]}&points={POINTS}")
     film.until("Boolean(window.inrflowPage) && window.inrflowPage.panels.length === 2")
+    page.add_style_tag(content=".foot .time { visibility: hidden }")  # a frame does not show how long it took
     film.until_drawn()
     film.take(RESTING)
-    for share in np.linspace(0, 1, 11)[1:]:
+    for share in np.linspace(0, 1, 9)[1:]:
         width = ZOOM["width"] ** share
         # The center moves as the width shrinks: the end of the zoom stays at its position on the screen.
         at = [0.5 + (ZOOM[name] - 0.5) * (1 - width) / (1 - ZOOM["width"]) for name in ("x", "y")]
@@ -116,21 +119,26 @@ def play(film: Film, url: str) -> None:
         )
         film.until_drawn()
         film.take(pointer=".panel:nth-child(1) .view")
-    film.take(RESTING)
+    film.take(RESTING // 2)
+    page.check("#grid")
+    film.take(RESTING, "#grid")
     page.click("#home")
     time.sleep(1)
     film.until_drawn()
     film.take(RESTING // 2, "#home")
+    page.uncheck("#grid")
+    page.locator("#seed").scroll_into_view_if_needed()
     film.take(RESTING // 3, "#next")
     for _ in range(SEEDS[1] - SEEDS[0]):
         page.click("#next")
         film.until_drawn()
         film.take(RESTING, "#next")
     turn(film, range(12, 192, 12))
-    for number in POINTS[1:]:
-        page.evaluate("(number) => { window.inrflowPage.state.points = number; window.inrflowPage.change(); }", number)
+    page.locator("#points").scroll_into_view_if_needed()
+    for position in SLIDER:
+        page.locator("#points").fill(str(position))
         film.until_drawn()
-        film.take(3 * MOVING, "#points")
+        film.take(3 * MOVING, "#points", (position + 2) / 94)
     turn(film, range(192, 372, 12))
     film.take(RESTING)
 
