@@ -97,7 +97,9 @@ class FlowField:
         queries = budget.intern_queries(queries)
         budget.run_in_chunks(len(queries), sets, begin, times=NOISE_CHUNKS)
         for done, (step, evaluations) in enumerate(self._iter_steps(budget, report), start=1):
-            noise = self._increments(queries, step.index, budget) if self.options.sampler.IS_STOCHASTIC else None
+            noise = (
+                self._increments(queries, step.index, budget, report) if self.options.sampler.IS_STOCHASTIC else None
+            )
 
             def advance(
                 part: slice,
@@ -345,11 +347,14 @@ class FlowField:
             noise=None if noise is None else lambda _: noise,
         )
 
-    def _increments(self, queries: Queries, index: int, budget: QueryBudget) -> Float[Tensor, "B M C"]:
+    def _increments(
+        self, queries: Queries, index: int, budget: QueryBudget, report: RepeatableProgress
+    ) -> Float[Tensor, "B M C"]:
         """The noise of one step at all queries."""
         noise = torch.empty(len(self.seeds), len(queries), self.model.spec.value_size, device=self.seeds.device)
 
         def draw(part: slice) -> None:
+            report.repeat()
             noise[:, part] = self._increment(queries[part], index)
 
         budget.run_in_chunks(len(queries), len(self.seeds), draw, times=NOISE_CHUNKS)

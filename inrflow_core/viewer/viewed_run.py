@@ -87,6 +87,7 @@ class ViewedRun:
         """What the page needs to offer its controls."""
         part, config = self.preset.condition, self.preset.domain.config
         classes = None if part is None else part.module.num_classes(part.config)
+        is_conditioned = bool(classes) or bool(part is not None and getattr(part.config, "dropout", 0))
         names = [str(name) for name in self.info.get("classes") or []]
         options, sampler = option_names(self.preset), self.preset.sampler
         settings = self.preset.method.config
@@ -107,7 +108,7 @@ class ViewedRun:
             "sampler": None if sampler is None else sampler.name,
             "steps": getattr(settings if sampler is None else sampler.config, "steps", None),
             "takes_steps": sampler is not None or "steps" in options,
-            "guidance": getattr(settings, "guidance", None) if "guidance" in options and classes else None,
+            "guidance": getattr(settings, "guidance", None) if "guidance" in options and is_conditioned else None,
             "interval": list(settings.guidance_interval) if "guidance_interval" in options else None,
             "resolution": getattr(config, "resolution", None),
             "points": getattr(config, "num_points", None),

@@ -189,8 +189,9 @@ class Page {
     const shared = (name) => [...new Set(runs.map((run) => run[name]).filter((value) => value !== null))].join(", ");
     fillNumber("steps", state.steps, shared("steps"), runs.some((run) => run.takes_steps));
     const guides = runs.filter((run) => run.interval);
-    fillNumber("guidance", state.guidance, shared("guidance"), runs.some((run) => run.guidance !== null) || (state.guide && guides.length));
-    fillNumber("interval", state.interval, [...new Set(guides.map((run) => run.interval.join(",")))].join("; "), guides.length);
+    const isGuided = runs.some((run) => run.guidance !== null) || Boolean(state.guide && guides.length);
+    fillNumber("guidance", state.guidance, shared("guidance"), isGuided);
+    fillNumber("interval", state.interval, [...new Set(guides.map((run) => run.interval.join(",")))].join("; "), isGuided && guides.length);
     fill("guide", [new Option("no other run", ""), ...this.guideOptions(guides)], state.guide, guides.length);
     find("steps").max = this.info.most_steps;
     find("add").disabled = this.panels.length >= MOST_PANELS;
