@@ -19,7 +19,7 @@ API = {
     "sampling": (
         "Sampling",
         ["sampling.sample", "sampling.options", "sampling.labels", "sampling.python_inputs", "sampling.request"]
-        + ["sampling.invert", "sampling.write_samples", "sampling.sample_to_files"],
+        + ["sampling.invert", "sampling.condition_inputs", "sampling.write_samples", "sampling.sample_to_files"],
     ),
     "models": ("Models and fields", ["models", "fields", "sets", "errors"]),
     "runs": ("Runs and shipped models", ["runs.run", "runs.shipped", "runs.export"]),

@@ -135,7 +135,7 @@ def write_field(
 ) -> list[Path]:
     """Evaluate functions as `sample.evaluate` does, and write them in the format of the suffix of `out`; returns the files.
 
-    Their provenance has all but the digest of the weights.
+    Structures of one sequence are superposed on the first. The provenance has all but the digest of the weights.
 
     Args:
         size: as of `sample.evaluate`.
@@ -152,7 +152,7 @@ def write_field(
     labels = field.condition[CLASS_LABEL].tolist() if CLASS_LABEL in field.condition else None
     request = SampleRequest(field.seeds.tolist(), labels, size, window, condition=condition)
     origin = provenance.provenance(model, None, request, field.options)
-    values = sample.evaluate(model, field, size, window)
+    values = sample.concatenate([sample.evaluate(model, field, size, window)])
     return _write_values(model, request, values, out, origin, overwrite=overwrite, **format_options)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from inrflow_core.errors import UsageError
 from inrflow_core.sample_files import writer
-from inrflow_core.sampling import sample, write_samples
+from inrflow_core.sampling import condition_inputs, sample, write_samples
 from tests import tiny
 
 
@@ -42,6 +42,20 @@ def test_every_kind_of_function_is_written(kind: Any, name: str, size: Any, num:
     labels = None if model.preset.condition is None else "all"
     written = write_samples.write_field(model, sample.sample_fields(model, [0, 1], labels), tmp_path / name, size)
     assert len(written) >= num and all(path.stat().st_size for path in written)
+
+
+def test_structures_are_superposed_as_the_command_does(tmp_path: Path):
+    model = tiny.model(tiny.PROTEIN)
+    condition = condition_inputs.condition_from_input(model, "sequence", "MKTAYI")
+    field = sample.sample_fields(model, [0, 1], condition=condition_inputs.condition_of_seeds(condition, [0, 1]))
+    field.cache_context()
+    write_samples.write_field(model, field, tmp_path / "own.pdb")
+    values = sample.concatenate([sample.evaluate(model, field)])
+    writer.write(tmp_path / "plain.pdb", values, "protein")
+    atoms = [[line for line in path.read_text().splitlines() if line.startswith("ATOM")] for path in tmp_path.iterdir()]
+    assert atoms[0] == atoms[1] and len(atoms[0]) == 2 * len(values[0].positions)
+    moved = np.abs(values[1].positions - sample.evaluate(model, field)[1].positions).max()
+    assert moved > 0.01
 
 
 def test_arrays_are_written_without_provenance(tmp_path: Path):
