@@ -92,9 +92,14 @@ def _gelu_sigmoid(x: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _row_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Blocks of rows of tensors of one shape, small enough for several to stay in a CPU's first cache."""
-    run_bytes = cache_blocks.block_bytes(RUN_BYTES, 4 * tensors[0].numel(), most=4)
-    rows = max(1, run_bytes // (4 * tensors[0].shape[-1]))
-    return zip(*(x.reshape(-1, x.shape[-1]).split(rows) for x in tensors), strict=True)
+    flat = [x.reshape(-1, x.shape[-1]) for x in tensors]
+    total = 4 * tensors[0].numel()
+    if cache_blocks.is_plan() and total > RUN_BYTES:
+        with cache_blocks.traced_as_one(RUN_BYTES, total):
+            yield tuple(flat)
+        return
+    rows = max(1, RUN_BYTES // (4 * tensors[0].shape[-1]))
+    yield from zip(*(x.split(rows) for x in flat), strict=True)
 
 
 def rms_norm(x: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:

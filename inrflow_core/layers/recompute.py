@@ -113,7 +113,8 @@ class _Assembled:
         elif self.is_empty and self.memory is not None:
             self.tensor = self.memory.detach()
         elif self.is_empty:
-            self.tensor = (new.new_empty if self.has_rows else new.new_zeros)(*self.leading, *new.shape[2:])
+            with cache_blocks.outside_of_blocks():
+                self.tensor = (new.new_empty if self.has_rows else new.new_zeros)(*self.leading, *new.shape[2:])
         self.is_empty = False
         if part is WHOLE:
             return
@@ -134,12 +135,15 @@ def _parts(x: Float[Tensor, "B N _"], weight: Float[Tensor, "out in"]) -> Iterat
     sets, rows = x.shape[:2]
     row_bytes = 4 * weight.shape[1]
     total = sets * rows * row_bytes
-    part_bytes = cache_blocks.block_bytes(PART_BYTES, total, most=8)
-    if cache_blocks.device_type(x.device) != "cpu" or total <= max(SPLIT_BYTES, part_bytes):
+    if cache_blocks.device_type(x.device) != "cpu" or total <= SPLIT_BYTES:
         yield WHOLE
         return
-    num_rows = max(1, min(rows, part_bytes // row_bytes // 64 * 64))
-    num_sets = max(1, part_bytes // (rows * row_bytes))
+    if cache_blocks.is_plan():
+        with cache_blocks.traced_as_one(PART_BYTES, total):
+            yield slice(0, sets), slice(0, rows)
+        return
+    num_rows = max(1, min(rows, PART_BYTES // row_bytes // 64 * 64))
+    num_sets = max(1, PART_BYTES // (rows * row_bytes))
     for first_set in range(0, sets, num_sets):
         for first_row in range(0, rows, num_rows):
             yield slice(first_set, first_set + num_sets), slice(first_row, first_row + num_rows)

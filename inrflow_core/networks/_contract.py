@@ -103,6 +103,15 @@ class RecomputingConfig(Protocol):
 
 
 @runtime_checkable
+class RecomputingNetwork(Protocol):
+    """A network that says which activations it recomputes; plans then need no second trace for it."""
+
+    def recomputed_blocks(self) -> Sequence[nn.Module]:
+        """Modules, none inside another, whose activations `checkpoint_activations` recomputes: those of each call, by itself."""
+        ...
+
+
+@runtime_checkable
 class NetworkPart(Protocol):
     """A network's module."""
 

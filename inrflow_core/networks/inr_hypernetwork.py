@@ -128,6 +128,10 @@ class Hypernetwork(nn.Module):
             tokens = self._run(block, tokens, x)
         return tokens
 
+    def recomputed_blocks(self) -> list[nn.Module]:
+        """The blocks of both transformers."""
+        return [*self.encoder, *self.decoder]
+
     def _run(self, block: Callable[..., Tensor], *inputs: Tensor) -> Float[Tensor, "B L W"]:
         if self.config.checkpoint_activations and torch.is_grad_enabled():
             result: Any = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -251,6 +251,10 @@ class SetTransformer(nn.Module):
             layers.append(layer)
         return layers
 
+    def recomputed_blocks(self) -> list[Layer]:
+        """The layers of the trunk."""
+        return self.all_layers()
+
     def _rope_of_latents(self, count: int) -> Float[Tensor, "2 L d"] | None:
         """Cosines and sines of RoPE for the latents; latents of groups are rotated by their index in the chain."""
         if not (self.config.rope and isinstance(self.encoder, ResidueEncoder)):

@@ -23,11 +23,14 @@ SAFETY_FACTOR = 0.9
 """Fraction of the transient memory of a failed step that advised settings may take: predictions have this accuracy."""
 
 
-NEAR, MOST_TOO_MUCH = 0.05, 0.25
-"""Parts of the capacity within which scaled memory is not accurate enough to say whether a run fits: around it, and above it
-for a pass scaled to more sets."""
+SCALED = 0.02
+"""Relative error of the memory that is scaled from one traced pass to fewer sets: settings whose fit it could change do not count
+as fitting."""
+NEAR, MOST_TOO_MUCH = 0.1, 0.25
+"""Relative errors of the memory with recomputation by formula, which may be too little, and scaled from few sets to more, which may
+be too much: settings whose fit they could change are traced."""
 FEW = 2
-"""Sets of the pass with recomputation that others are scaled from: the fewer, the quicker it is traced."""
+"""Sets of the pass with recomputation that others are scaled from where there is no formula: the fewer, the quicker it is traced."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +78,18 @@ class Advice:
 def find(planner: Planner, micro: int, capacity: float) -> Advice:
     """Changes that reduce a run with micro-batches of `micro` sets to `capacity` bytes per process.
 
-    Their memory is scaled from few traced passes; near the capacity, and where a scaled pass may say too much, it is traced.
+    Their memory is scaled from the traced pass of `micro` sets, with recomputation by formula (`Trace.recomputed`); what the error
+    of the formula could change is traced.
     """
     stage = planner.preset.training.config.zero_stage
     fewer = _fewer(planner, micro)
     few = next((n for n in fewer if n <= FEW), micro)
 
     def option_of(option: str, count: int, **settings: Any) -> MemoryOption:
-        memory = planner.plan(count, is_scaled=True, **settings).total_memory
-        above = MOST_TOO_MUCH if settings and count > few else NEAR
-        if (1 - NEAR) * capacity < memory < (1 + above) * capacity:
-            memory = planner.plan(count, **settings).total_memory
-        return MemoryOption(option, memory, memory <= capacity)
+        memory, margin = planner.plan(count, is_scaled=True, **settings).total_memory, SCALED
+        if settings and (1 - NEAR) * capacity < memory < (1 + above) * capacity:
+            memory, margin = planner.plan(count, **settings).total_memory, 0.0
+        return MemoryOption(option, memory, (1 + margin) * memory <= capacity)
 
     def smaller(prefix: str, **settings: Any) -> MemoryOption | None:
         return _largest(
@@ -97,8 +100,10 @@ def find(planner: Planner, micro: int, capacity: float) -> Advice:
     can_checkpoint = planner.can_checkpoint and not planner.is_checkpointed
     planner.plan(micro)  # what others are scaled from
     micro_batch = smaller("")
-    if can_checkpoint:
+    above = 0.0
+    if can_checkpoint and not planner.has_formula:
         planner.plan(few, checkpointed=True)
+        above = MOST_TOO_MUCH
     checkpointing = option_of(again, micro, checkpointed=True) if can_checkpoint else None
     is_solved = any(one is not None and one.fits for one in (micro_batch, checkpointing))
     both = smaller(f"{again} ", checkpointed=True) if can_checkpoint and not is_solved else None

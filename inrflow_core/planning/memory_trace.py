@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import weakref
 from bisect import bisect
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,11 +27,10 @@ from inrflow_core import models
 from inrflow_core.methods._contract import PRECOMPUTED_DTYPE, SHARDS, Stage, StepState
 from inrflow_core.methods._trained_weights import weights_by_optimizer
 from inrflow_core.planning import flops, parts
+from inrflow_core.planning.trace import BACKWARD, BATCH, LOSS, Block, Event, Trace
 from inrflow_core.runtime import cache_blocks
 from inrflow_core.sets import CoordValueSet, TrainBatch
 
-BATCH, LOSS, BACKWARD, GRADIENTS = "batch", "loss", "backward", "gradients"
-"""Parts that tensors belong to, beside those of a method."""
 SMALLEST_BLOCK = 64
 """Blocks smaller than this fraction of the weights are not traced one by one."""
 DEVICE = torch.ops.prim.device.default
@@ -52,74 +50,6 @@ class UntraceableError(Exception):
     """A loss reads the numbers of a tensor; the message says which operation failed."""
 
 
-@dataclass(frozen=True)
-class Event:
-    """A tensor's memory is allocated (bytes above 0) or freed."""
-
-    storage: int
-    bytes: int
-    part: str
-
-
-@dataclass
-class Trace:
-    """Allocations and FLOPs of a pass."""
-
-    events: list[Event] = field(default_factory=list)
-    gradients: set[int] = field(default_factory=set)
-    """Storages of the gradients of weights."""
-    constant: set[int] = field(default_factory=set)
-    """Storages that are computed from weights alone: their size does not depend on the number of sets."""
-    executed: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """FLOPs by part, recomputation included."""
-    forward: dict[str, float] = field(default_factory=dict)
-    """FLOPs of the forward pass alone."""
-
-    def scaled(self, factor: float) -> Trace:
-        """The pass of `factor` times as many sets; gradients and what is computed from weights alone keep their size."""
-        fixed = self.gradients | self.constant
-        events = [
-            event if event.storage in fixed else replace(event, bytes=round(factor * event.bytes))
-            for event in self.events
-        ]
-        executed, forward = (
-            {part: factor * count for part, count in counts.items()} for counts in (self.executed, self.forward)
-        )
-        return Trace(events, self.gradients, self.constant, executed, forward)
-
-    def peak(self, *, gradients_stay: bool) -> tuple[dict[str, int], dict[str, int]]:
-        """Bytes by part at the peak, and the maximum of each part; gradients are the part `GRADIENTS`.
-
-        If gradients do not stay, each is freed as soon as it is added to the buffer of all.
-        """
-        most: dict[str, int] = {}
-        best = self._walk(gradients_stay, math.inf, most)[1]
-        return self._walk(gradients_stay, best, {})[0], most
-
-    def _walk(self, gradients_stay: bool, last: float, each: dict[str, int]) -> tuple[dict[str, int], int]:
-        """Bytes by part after event `last`, and the event of the peak so far; maxima by part are written to `each`."""
-        current: dict[str, int] = defaultdict(int)
-        now = most = best = passing = 0
-        for number, event in enumerate(self.events):
-            is_gradient = event.storage in self.gradients
-            if passing and event.bytes > 0:
-                current[GRADIENTS] -= passing
-                now, passing = now - passing, 0
-            if is_gradient and event.bytes > 0 and not gradients_stay:
-                passing = event.bytes
-            elif is_gradient and event.bytes < 0 and not gradients_stay:
-                continue
-            part = GRADIENTS if is_gradient else event.part
-            current[part] += event.bytes
-            each[part] = max(each.get(part, 0), current[part])
-            now += event.bytes
-            if now > most:
-                most, best = now, number
-            if number == last:
-                break
-        return {part: count for part, count in current.items() if count}, best
-
-
 class Watch(TorchDispatchMode):
     """Records the lifetime of every storage that an operation makes, and counts FLOPs.
 
@@ -135,6 +65,14 @@ class Watch(TorchDispatchMode):
         self._starts, self._started = [-1], [BATCH]
         self._alive: dict[int, tuple[int, Any]] = {}
         self._own = {tensor.untyped_storage()._cdata for tensor in (*method.parameters(), *method.buffers())}
+        self._recomputable = parts.recomputable_blocks(method)
+        self._block: Block | None = None
+        self._first_nodes: list[int] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's own wrapper of the function below keeps a compiler out, which a plan never has: it costs a tenth of the time."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, and record its result."""
@@ -143,7 +81,7 @@ class Watch(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         operations = flops.of_operation(func, args, kwargs or {}, result)
         if operations:
-            self.trace.executed[self._recorded_part()] += operations
+            self._count(operations, args, kwargs or {})
         created = [
             self._record_storage(tensor.untyped_storage())
             for tensor in ((result,) if isinstance(result, Tensor) else tree_iter(result))
@@ -157,11 +95,15 @@ class Watch(TorchDispatchMode):
     def forward(self) -> Iterator[None]:
         """Inside the block, modules begin their parts; after a network comes the loss."""
 
-        def begin(module: nn.Module, _: Any) -> None:
+        def begin(module: nn.Module, inputs: Any) -> None:
             self._begin(self._parts.get(module))
+            if module in self._recomputable:
+                self._begin_block(inputs)
 
-        def end(module: nn.Module, _: Any, __: Any) -> None:
+        def end(module: nn.Module, _: Any, outputs: Any) -> None:
             self._begin(LOSS if module in self._networks else None)
+            if module in self._recomputable:
+                self._end_block(outputs)
 
         handles = register_module_forward_pre_hook(begin), register_module_forward_hook(end)
         try:
@@ -182,6 +124,43 @@ class Watch(TorchDispatchMode):
         self._starts.append(torch._C._autograd._get_sequence_nr())
         self._started.append(part)
 
+    def _begin_block(self, inputs: Any) -> None:
+        node = torch._C._autograd._get_sequence_nr()
+        self._block = Block(len(self.trace.events), node, self._numbers(inputs))
+        self._first_nodes.append(node)
+        self.trace.blocks.append(self._block)
+
+    def _end_block(self, outputs: Any) -> None:
+        block, self._block = self._block, None
+        assert block is not None
+        block.end, block.last_node = len(self.trace.events), torch._C._autograd._get_sequence_nr()
+        block.outputs = self._numbers(outputs)
+
+    def _numbers(self, tensors: Any) -> set[int]:
+        """The storages of tensors, without those of weights."""
+        numbers = {self.number(each) for each in tree_iter(tensors) if isinstance(each, Tensor)}
+        return {number for number in numbers if number is not None}
+
+    def _mark_backward(self) -> None:
+        """The first event of the backward pass of a block, if this one is."""
+        node = torch._C._current_autograd_node()
+        index = -1 if node is None else bisect(self._first_nodes, node._sequence_nr()) - 1
+        if index < 0 or node is None:
+            return
+        block = self.trace.blocks[index]
+        if block.backward < 0 and node._sequence_nr() < block.last_node:
+            block.backward = len(self.trace.events)
+
+    def _count(self, operations: float, args: Any, kwargs: Mapping[str, Any]) -> None:
+        part = self._recorded_part()
+        self.trace.executed[part] += operations
+        if self.part == BACKWARD:
+            return
+        if self._block is not None:
+            self.trace.blocks_flops[part] += operations
+        if self._is_of_weights(args, kwargs):
+            self.trace.forward_of_weights[part] += operations
+
     def _recorded_part(self) -> str:
         if self.part != BACKWARD:
             return self.part
@@ -189,10 +168,17 @@ class Watch(TorchDispatchMode):
         return self._started[bisect(self._starts, node._sequence_nr()) - 1] if node is not None else LOSS
 
     def _is_of_weights(self, args: Any, kwargs: Any) -> bool:
-        """Whether an operation has tensors among its arguments, and all are weights or computed from weights alone."""
-        keys = [each.untyped_storage()._cdata for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)]
-        numbers = [self._alive[key][0] if key in self._alive else None for key in keys if key not in self._own]
-        return bool(keys) and all(number in self.trace.constant for number in numbers)
+        """Whether an operation has tensors among its arguments, and all are weights or computed from weights alone.
+
+        A weight that is repeated for every set is not.
+        """
+        tensors = [each for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)]
+        keys = [(each, each.untyped_storage()._cdata) for each in tensors]
+        return bool(keys) and all(
+            (key in self._own or (key in self._alive and self._alive[key][0] in self.trace.constant))
+            and each.nbytes <= each.untyped_storage().nbytes()
+            for each, key in keys
+        )
 
     def _record_storage(self, storage: Any) -> int | None:
         """Record a storage, and return its number if it is new."""
@@ -202,7 +188,12 @@ class Watch(TorchDispatchMode):
         size = storage.nbytes()
         if not size:
             return None
-        event = Event(len(self.trace.events), size, self.part)
+        if self.part == BACKWARD and self._first_nodes:
+            self._mark_backward()
+        share = cache_blocks.share()
+        event = Event(len(self.trace.events), size if share == 1 else math.ceil(share * size), self.part)
+        if share < 1:
+            self.trace.of_blocks[event.storage] = size
         self.trace.events.append(event)
         self._alive[key] = event.storage, weakref.ref(storage, partial(self._forget, key, event))
         return event.storage
@@ -210,7 +201,7 @@ class Watch(TorchDispatchMode):
     def _forget(self, key: int, event: Event, _: Any) -> None:
         """A storage is freed."""
         del self._alive[key]
-        self.trace.events.append(replace(event, bytes=-event.bytes))
+        self.trace.events.append(event._replace(bytes=-event.bytes))
 
 
 @dataclass(frozen=True)
@@ -261,6 +252,7 @@ def run(
     fake_buffers(method, mode)
     method.zero_grad(set_to_none=True)
     watch = Watch(method)
+    watch.trace.count = count
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
     try:
         one = example_of_stage(model, step.stage, mode)

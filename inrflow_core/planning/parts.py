@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from inrflow_core.networks._contract import NamedParts
+from inrflow_core.networks._contract import NamedParts, RecomputingConfig, RecomputingNetwork
 
 
 def networks(method: nn.Module) -> list[nn.Module]:
@@ -27,6 +27,16 @@ def part_by_module(method: nn.Module) -> dict[nn.Module, str]:
         for name, child in network.named_children():
             part_of |= dict.fromkeys(child.modules(), _part(network, name))
     return part_of
+
+
+def recomputable_blocks(method: nn.Module) -> set[nn.Module]:
+    """Modules whose activations the method's networks would recompute if they were set to; empty if they are, or if a network that
+    can does not say which."""
+    configs = {id(network): getattr(network, "config", None) for network in networks(method)}
+    able = [network for network in networks(method) if isinstance(configs[id(network)], RecomputingConfig)]
+    if any(configs[id(network)].checkpoint_activations or not isinstance(network, RecomputingNetwork) for network in able):
+        return set()
+    return {block for network in able for block in network.recomputed_blocks()}
 
 
 def count_parameters(method: nn.Module) -> dict[str, int]:
