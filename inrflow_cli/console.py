@@ -213,25 +213,37 @@ class Progress:
         self.total, self.unit, self.title = total, unit, title
         self.done, self.note = 0, ""
         self.started = time.monotonic()
+        self.measured_rate: float | None = None
+        self.measured_left: float | None = None
         self._draw = draw
 
-    def advance(self, count: int = 1, *, note: str = "") -> None:
-        """Add `count` to what is done; `note` (a loss, a name) is shown at the end of the line."""
+    def advance(
+        self, count: int = 1, *, note: str = "", rate: float | None = None, seconds_left: float | None = None
+    ) -> None:
+        """Add `count` to what is done; `note` (a loss, a name) is shown at the end of the line.
+
+        `rate` and `seconds_left` are shown in place of those by the whole time so far, if the work measures better ones.
+        """
         self.done += count
         self.note = note or self.note
+        self.measured_rate, self.measured_left = rate or self.measured_rate, seconds_left
         self._draw(self)
+
+    @property
+    def rate(self) -> float:
+        """Units per second."""
+        return self.measured_rate or self.done / max(time.monotonic() - self.started, 1e-9)
 
     def line(self) -> str:
         """One plain line: count and total, the rate, the time left."""
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        rate = self.done / seconds
+        rate = self.rate
         parts = [f"{self.done:,}{f' of {self.total:,}' if self.total else ''} {self.unit}", f"{_rate(rate)}/s"]
         if self.total and self.done < self.total:
-            parts.append(
-                f"{format_duration((self.total - self.done) / rate)} left" if self.done else "time left unknown"
-            )
+            left = self.measured_left
+            left = (self.total - self.done) / rate if left is None and self.done else left
+            parts.append("time left unknown" if left is None else f"{format_duration(left)} left")
         else:
-            parts.append(f"in {format_duration(seconds)}")
+            parts.append(f"in {format_duration(max(time.monotonic() - self.started, 1e-9))}")
         parts += [self.note] if self.note else []
         return f"{self.title}: " + ", ".join(parts)
 
@@ -292,26 +304,41 @@ def reporter() -> Reporter:
 @contextmanager
 def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
     from rich import progress as rich_progress
-    from rich.table import Column
 
     is_narrow = stderr().width < NARROW
     columns = (
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(bar_width=10 if is_narrow else 30),
         rich_progress.TextColumn("{task.completed:,.0f}{task.fields[of]} " + unit),
-        rich_progress.TimeRemainingColumn(elapsed_when_finished=True, table_column=Column(no_wrap=True)),
+        _left_column(),
         rich_progress.TextColumn("{task.fields[rate]}/s"),
         _note_column(),
     )
     with rich_progress.Progress(*columns, console=stderr()) as bars:
-        task = bars.add_task(title, total=total, rate="-", note="", of=f" of {total:,}" if total else "")
+        task = bars.add_task(title, total=total, rate="-", note="", left=None, of=f" of {total:,}" if total else "")
 
         def draw(state: Progress) -> None:
-            rate = state.done / max(time.monotonic() - state.started, 1e-9)
             of = f" of {state.total:,}" if state.total else ""  # the total may become known on the way
-            bars.update(task, total=state.total, completed=state.done, rate=_rate(rate), note=state.note, of=of)
+            shown = {"rate": _rate(state.rate), "note": state.note, "left": state.measured_left, "of": of}
+            bars.update(task, total=state.total, completed=state.done, **shown)
 
         yield Progress(total, unit, title, draw)
+
+
+def _left_column() -> ProgressColumn:
+    """The time left: that which the work measures, else by the progress of the last half minute."""
+    from rich.progress import ProgressColumn, Task, TimeRemainingColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    by_progress = TimeRemainingColumn(elapsed_when_finished=True)
+
+    class LeftColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            left = task.fields["left"]
+            return by_progress.render(task) if left is None or task.finished else Text(f"{format_duration(left)} left")
+
+    return LeftColumn(Column(no_wrap=True))
 
 
 def _note_column() -> ProgressColumn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +114,28 @@ WRITTEN = {
 
 
 def test_every_tutorial_has_data_for_its_commands(checkout: Path):
-    pages = {page.stem for page in (checkout / "docs" / "tutorials").glob("*.md")} - {
-        "adding-parts"
-    }  # test_adding_parts.py
+    pages = {page.stem for page in (checkout / "docs" / "tutorials").glob("*.md")}
+    pages -= {"adding-parts", "planning-on-gpus"}  # test_adding_parts.py, and below
     assert pages == MAKERS.keys() == WRITTEN.keys()
+
+
+def test_the_plans_of_the_tutorial_on_gpus_are_those_that_it_shows(
+    tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    page = (checkout / "docs" / "tutorials" / "planning-on-gpus.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    codes, printed = [], ""
+    for program, *arguments in commands(page):
+        assert program == "inrflow" and "--dry-run" in arguments
+        codes.append(app.run(arguments))
+        printed += " ".join(["", *capsys.readouterr()])
+    assert codes == [0, 5, 0]
+    plain = re.sub(r"^```sh\n.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+    shown = [line for block in blocks(plain, "") for line in block.splitlines()]
+    assert len(shown) == 7
+    words = " ".join(printed.split())
+    for line in ["memory of a process: 108 GB needed, 141 GB on h200: enough", "a step takes 0.66 s", *shown]:
+        assert " ".join(line.split()) in words, line
 
 
 @pytest.mark.slow

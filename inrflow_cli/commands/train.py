@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,11 @@ from inrflow_core.runtime.progress import format_bytes, format_duration
 if TYPE_CHECKING:
     from inrflow_core.training.metrics_log import LogRecord
     from inrflow_core.training.setup import CheckedTrainJob, TrainJob
+    from inrflow_core.training.time_estimate import StepProgress
     from inrflow_core.training.trainer import Trainer
+
+RATE_SECONDS = 0.1
+"""Seconds for which a matrix product is measured before training."""
 
 Data = Annotated[Path | None, typer.Option(help="Folder of shards, instead of the preset's.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="The run's folder. Default: `runs/PRESET`.", show_default=False)]
@@ -35,6 +40,7 @@ StopAtStep = Annotated[
     int | None, typer.Option("--stop-at-step", min=1, help="Stop after this step; rerun to continue.")
 ]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Skip the checksum verification of the shards.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Train although it takes more than three days on this CPU.")]
 PlanFor = Annotated[
     str | None,
     typer.Option(
@@ -59,6 +65,7 @@ def train(
     threads: options.Threads = None,
     stop_at_step: StopAtStep = None,
     no_verify: NoVerify = False,
+    yes: Yes = False,
     dry_run: DryRun = False,
     plan_for: PlanFor = None,
     processes: Processes = None,
@@ -91,19 +98,26 @@ def train(
     if dry_run or plan_for is not None or processes is not None:
         from inrflow_cli.views import plan
 
+        named = {"--data": data, "--out": out, "--init-from": init_from, "--precision": precision, "--threads": threads}
+        named |= {"--device": None if plan_for else device}
+        command = ["inrflow", "train", "--preset", str(preset)]
+        command += [word for name, value in named.items() if value is not None for word in (name, str(value))]
+        command += [word for setting in override or () for word in ("--set", setting)]
         with console.announce("estimating: a step is traced, and a matrix product timed"):
-            plan.predict(job, plan_for, processes, as_json=json)
+            plan.predict(job, plan_for, processes, command=command, as_json=json)
     else:
-        _train(job, as_json=json)
+        _train(job, is_accepted=yes, as_json=json)
 
 
-def _train(job: TrainJob, *, as_json: bool) -> None:
+def _train(job: TrainJob, *, is_accepted: bool, as_json: bool) -> None:
     from inrflow_core.runtime import process_group
     from inrflow_core.training import setup
 
     with console.announce("checking the shards, memory and disk"):
         ready = setup.check_job(job, dict(os.environ))
         setup.check_resources(ready)
+    if ready.world.is_main:
+        _estimate_time(ready, is_accepted=is_accepted)
     step = ready.existing_run.step if ready.existing_run else None
     with setup.explain_out_of_memory(ready, step), console.announce("building the network and its optimizers"):
         trainer = setup.build_trainer(ready)
@@ -125,23 +139,61 @@ def _train(job: TrainJob, *, as_json: bool) -> None:
     process_group.exit_process(ready.world, Exit.DONE)
 
 
+def _estimate_time(ready: CheckedTrainJob, *, is_accepted: bool) -> None:
+    """Print how long the remaining steps take by the plan; on a CPU, days of it need `--yes`."""
+    from inrflow_core.planning import checks
+    from inrflow_core.training import time_estimate
+
+    first = ready.existing_run.step or 0 if ready.existing_run else 0
+    counts = time_estimate.remaining_steps(ready.stages, first, ready.last)
+    rate = cache(lambda precision: checks.measure_rate(ready.world.device, precision, seconds=RATE_SECONDS))
+    seconds = time_estimate.seconds_by_plan(ready.stages, counts, rate, ready.precision, ready.world.size)
+    if not sum(counts) or seconds is None:
+        return
+    time_estimate.check_time(seconds, sum(counts), ready.world, is_accepted=is_accepted)
+    console.info(
+        f"estimate by the plan: {sum(counts):,} steps take at least {format_duration(seconds)}, at the "
+        f"{rate(ready.precision) / 1e9:,.0f} GFLOP/s of a matrix product; the first step says more"
+    )
+
+
 @contextmanager
 def _shown(trainer: Trainer, ready: CheckedTrainJob) -> Iterator[None]:
     """Progress on stderr while the leading process trains."""
     if not ready.world.is_main:
         yield
         return
+    from inrflow_core.training import time_estimate
+
     first = trainer.counters.step
     title = "training" if first == 0 else f"training from step {first:,}"
+
+    def seconds_left(step: int, seconds_per_step: float) -> float:
+        counts = time_estimate.remaining_steps(ready.stages, step, ready.last)
+        return time_estimate.seconds_by_steps(ready.stages, counts, trainer.counters.stage, seconds_per_step)
+
     with console.progress(ready.last - first, "steps", title=title) as progress:
+
+        def advance(step: int, seconds_per_step: float, note: str) -> None:
+            left = seconds_left(step, seconds_per_step)
+            progress.advance(step - first - progress.done, note=note, rate=1 / seconds_per_step, seconds_left=left)
 
         def report(record: LogRecord) -> None:
             if "loss" not in record:  # rare, and of more interest than a line of progress, which the next one replaces
                 console.info(f"step {record['step']:,}: {_line(record)}")
                 return
-            progress.advance(record["step"] - first - progress.done, note=_line(record))
+            advance(record["step"], trainer.settings.batch / record["samples_per_second"], _line(record))
 
-        trainer.report = report
+        def report_between(state: StepProgress) -> None:
+            if state.step == first + 1 and state.step < ready.last:
+                left = format_duration(seconds_left(state.step, state.seconds_per_step))
+                took = format_duration(state.seconds_per_step)
+                console.info(
+                    f"step {state.step:,}: loss {state.loss:.4f}; it took {took}, at this rate {left} are left"
+                )
+            advance(state.step, state.seconds_per_step, f"loss {state.loss:.4f}")
+
+        trainer.report, trainer.progress = report, report_between
         yield
 
 
@@ -160,8 +212,8 @@ def _line(record: LogRecord) -> str:
         f"{record['data_wait']:.1%} waiting for data",
         format_bytes(record["memory"]),
     ]
-    if "stage" in record:  # the time beside the bar is of all stages
-        words.append(f"{format_duration(record['seconds_left'])} to the last step of `{record['stage']}`")
+    if "stage" in record:
+        words.append(f"stage `{record['stage']}`")
     if record["skipped"]:
         words.append(f"{record['skipped']} steps skipped")
     return ", ".join(words)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from inrflow_cli import console
+from inrflow_cli.views import launch
 from inrflow_core.errors import MissingError, OutOfMemory
 from inrflow_core.runtime.progress import format_bytes, format_duration
 
@@ -75,8 +76,8 @@ class RunPlan:
         return all(stage.plan.problem is None for stage in self.stages)
 
 
-def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: bool) -> None:
-    """Print memory, time and disk of a run; exit code 5 if it does not fit.
+def predict(job: TrainJob, gpu: str | None, processes: int | None, *, command: Sequence[str], as_json: bool) -> None:
+    """Print memory, time and disk of a run, and the lines that launch `command`; exit code 5 if it does not fit.
 
     The JSON object describes the stage that takes the most memory, and in `training_stages` each of several stages. Its
     `steps`, `samples` and `gpu_hours` are those of all stages. `fits` is null if the memory there is is unknown: several
@@ -98,8 +99,11 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: b
         console.result(_precomputed(run))
         answer["precomputed"] = None if run.num_sets is None else run.precomputed_bytes
     problem = None
+    answer["micro_batches"] = _micro_batches(run)
     try:
         answer |= _fit(run)
+        answer["launch"] = launch.launch_lines(command, run.largest.planner.world)
+        launch.show_launch_lines(answer["launch"])
     except OutOfMemory as error:
         problem = error
         console.error(problem)
@@ -112,21 +116,40 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, as_json: b
 
 def _verdict(run: RunPlan) -> str:
     """The answer first, before the tables: the memory that the largest stage needs, and the memory there is."""
-    from inrflow_core.runtime import memory
-
-    plan, world = run.largest.plan, run.largest.planner.world
+    plan = run.largest.plan
     if plan.problem is not None:
         return "memory: unknown"
     needed = f"memory of a process: {format_bytes(plan.total_memory)} needed"
-    if run.gpu is None and not run.is_here:
-        return needed
-    there = memory.free_memory(world.device) if run.gpu is None else run.gpu.memory
+    there = _capacity(run)
     if there is None:
         return needed
-    if run.gpu is None and world.device.type == "cpu":
-        there //= world.local_size  # the processes of a machine share its memory
     where = "free" if run.gpu is None else f"on {run.gpu.name}"
     return f"{needed}, {format_bytes(there)} {where}: {'enough' if plan.total_memory <= there else 'too little'}"
+
+
+def _capacity(run: RunPlan) -> float | None:
+    """The bytes that a process may take; None if they are unknown."""
+    from inrflow_core.runtime import memory
+
+    if run.gpu is not None:
+        return run.gpu.memory
+    world = run.largest.planner.world
+    there = memory.free_memory(world.device) if run.is_here else None
+    is_shared = world.device.type == "cpu"  # the processes of a machine share its memory
+    return there // world.local_size if there is not None and is_shared else there
+
+
+def _micro_batches(run: RunPlan) -> list[dict[str, Any]]:
+    """Other micro-batches of the stage that takes the most memory, also as a table; none if its memory is unknown."""
+    stage = run.largest
+    if stage.plan.problem is not None:
+        return []
+    rows = launch.micro_batches(
+        stage.planner, stage.micro, _capacity(run), lambda plan: _seconds(run, stage.planner, plan)
+    )
+    if len(rows) > 1:
+        launch.show_micro_batches(rows)
+    return rows
 
 
 def _plan(job: TrainJob, name: str | None, processes: int | None) -> RunPlan:
@@ -273,12 +296,8 @@ def _cost(run: RunPlan, stage: StagePlan) -> dict[str, Any]:
     """Seconds and hours of a stage, and what they are computed from; both are None if its FLOPs are unknown."""
     settings, plan, gpu = stage.settings, stage.plan, run.gpu
     world, precision = stage.planner.world, stage.planner.precision
-    if gpu is None:
-        rate = _measured_rate(world.device, precision)
-        update = plan.update_flops / _measured_rate(world.device, "fp32") if plan.update_flops else 0.0
-        seconds = sum(plan.executed.values()) / (rate * world.size) + update
-    else:
-        rate, seconds = gpu.rate(precision), plan.seconds(gpu, precision, world.size)
+    rate = _measured_rate(world.device, precision) if gpu is None else gpu.rate(precision)
+    seconds = _seconds(run, stage.planner, plan)
     return {
         "precision": precision,
         "processes": world.size,
@@ -291,6 +310,16 @@ def _cost(run: RunPlan, stage: StagePlan) -> dict[str, Any]:
         "samples": settings.steps * settings.batch,
         "gpu_hours": None if plan.problem else seconds * settings.steps * world.size / 3600,
     }
+
+
+def _seconds(run: RunPlan, planner: Planner, plan: Plan) -> float:
+    """Seconds of a step: by the rate of a matrix product on this machine, or by the data sheet of the GPU."""
+    from inrflow_core.planning import checks
+
+    world, precision = planner.world, planner.precision
+    if run.gpu is not None:
+        return plan.seconds(run.gpu, precision, world.size)
+    return checks.step_seconds(plan, lambda each: _measured_rate(world.device, each), precision, world.size)
 
 
 def _total(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

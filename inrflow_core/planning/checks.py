@@ -59,6 +59,12 @@ def check_disk(plan: Plan, out: Path, present: int, precomputed: int = 0) -> Non
         )
 
 
+def step_seconds(plan: Plan, rate: Callable[[str], float], precision: str, processes: int) -> float:
+    """Seconds of a step on `processes` processes at `rate` FLOPs per second in a precision; memory and data are not waited for."""
+    update = plan.update_flops / rate("fp32") if plan.update_flops else 0.0
+    return sum(plan.executed.values()) / (rate(precision) * processes) + update
+
+
 def measure_rate(device: torch.device, precision: str, side: int = 1024, seconds: float = 0.3) -> float:
     """FLOPs per second of a square matrix product, measured on the device."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32

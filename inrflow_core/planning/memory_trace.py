@@ -7,6 +7,7 @@ takes some seconds.
 
 from __future__ import annotations
 
+import gc
 import math
 import weakref
 from bisect import bisect
@@ -256,7 +257,8 @@ def run(
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
     try:
         one = example_of_stage(model, step.stage, mode)
-        with cache_blocks.simulate(device, _smallest_block(method)), step.only_its_weights(method), mode, watch:
+        blocks = cache_blocks.simulate(device, _smallest_block(method))
+        with _without_collections(), blocks, step.only_its_weights(method), mode, watch:
             with watch.forward(), autocast:
                 batch = one.map(mode.from_tensor).apply(lambda sets: repeat(sets, count))
                 loss = step.loss(method, batch).float().mean()
@@ -274,6 +276,18 @@ def run(
             watch.trace.gradients.add(watch.number(weight.grad) or 0)
     method.zero_grad(set_to_none=True)
     return watch.trace
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Inside the block, Python does not look for reference cycles, which takes a seventh of the time; a step leaves none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _reads_numbers(error: RuntimeError | TypeError) -> bool:

@@ -32,11 +32,15 @@ def part_by_module(method: nn.Module) -> dict[nn.Module, str]:
 def recomputable_blocks(method: nn.Module) -> set[nn.Module]:
     """Modules whose activations the method's networks would recompute if they were set to; empty if they are, or if a network that
     can does not say which."""
-    configs = {id(network): getattr(network, "config", None) for network in networks(method)}
-    able = [network for network in networks(method) if isinstance(configs[id(network)], RecomputingConfig)]
-    if any(configs[id(network)].checkpoint_activations or not isinstance(network, RecomputingNetwork) for network in able):
-        return set()
-    return {block for network in able for block in network.recomputed_blocks()}
+    blocks: set[nn.Module] = set()
+    for network in networks(method):
+        config = getattr(network, "config", None)
+        if isinstance(config, RecomputingConfig):
+            if config.checkpoint_activations or not isinstance(network, RecomputingNetwork):
+                return set()
+            named: RecomputingNetwork = network
+            blocks.update(named.recomputed_blocks())
+    return blocks
 
 
 def count_parameters(method: nn.Module) -> dict[str, int]:

@@ -204,8 +204,9 @@ class Planner:
     ) -> Plan:
         """The plan with micro-batches of `micro` sets; a ZeRO stage or checkpointing that is not given is the preset's.
 
-        With `is_scaled` a pass that is traced already, with the nearest number of sets, is scaled: within 2 % where that has more
-        sets, and up to a fifth too much of a CPU's memory where it has far fewer, whose large tensors are computed in blocks.
+        With `is_scaled` a pass that is traced already, with the nearest number of sets, is scaled: within 2 % for the papers'
+        networks where that has more sets (7 % for shallow ones), and up to a fifth too much of a CPU's memory where it has far
+        fewer, whose large tensors are computed in blocks.
         If that pass does not recompute and this one does, it follows by formula (`Trace.recomputed`): within 2 %, and for networks
         that read a large context in their trunk within 10 %.
 
@@ -338,7 +339,9 @@ class Planner:
 
     def _scaled(self, checkpointed: bool, count: int) -> list[Trace]:
         """The training pass of `count` sets from a traced one, that of the nearest larger number, else of the largest."""
-        sources = {number: found for (again, number, whole), found in self._traces.items() if whole and again == checkpointed}
+        sources = {
+            number: found for (again, number, whole), found in self._traces.items() if whole and again == checkpointed
+        }
         if not sources and checkpointed and not self.is_checkpointed:
             sources = self._recomputed()
         if not sources:

@@ -108,7 +108,9 @@ class Trace:
         again = moved.again
         constant = self.constant | {new for old, new in again.items() if old in self.constant}
         of_blocks = self.of_blocks | {new: self.of_blocks[old] for old, new in again.items() if old in self.of_blocks}
-        return replace(self, events=moved.events(), constant=constant, of_blocks=of_blocks, executed=executed, blocks=[], shared={})
+        return replace(
+            self, events=moved.events(), constant=constant, of_blocks=of_blocks, executed=executed, blocks=[], shared={}
+        )
 
     def peak(self, *, gradients_stay: bool) -> tuple[dict[str, int], dict[str, int]]:
         """Bytes by part at the peak, and the maximum of each part; gradients are the part `GRADIENTS`.

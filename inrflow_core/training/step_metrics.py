@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -66,16 +67,34 @@ class StepMeans(NamedTuple):
     """Means of parts of the first optimizer's loss, by name."""
     samples: int
     seconds: float
+    """Without pauses (`StepMeter.paused`)."""
     waited: float
     """Seconds of these spent waiting for data."""
 
 
 class StepMeter:
-    """Loss, sets and time since the last line of the log."""
+    """Loss, sets and time since the last line of the log; evaluations, previews and checkpoints do not count to the time."""
 
-    def __init__(self, batches: Stream) -> None:
-        self._batches = batches
+    def __init__(self, batches: Stream, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._batches, self._clock = batches, clock
         self._begin()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time inside the context is not that of steps."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._pauses += self._clock() - start
+
+    def peek(self) -> tuple[float, float]:
+        """This process's mean loss and seconds of a step since the last line, which stay as they are; waits for the device."""
+        loss = float(next(iter(self._losses.values()))) / self._steps
+        return loss, self._seconds() / self._steps
+
+    def _seconds(self) -> float:
+        return self._clock() - self._start - self._pauses
 
     def count(self, results: Mapping[str, OptimizerStep], terms: Mapping[str, Tensor], samples: int) -> None:
         """Add a step of each optimizer, and the parts of the first one's loss."""
@@ -92,7 +111,7 @@ class StepMeter:
         losses = {name: float(loss) / self._steps for name, loss in self._losses.items()}
         terms = {name: float(term) / self._steps for name, term in self._terms.items()}
         norms = {name: float(norm) for name, norm in self._norms.items()}
-        seconds, waited = time.perf_counter() - self._start, self._batches.seconds_blocked - self._waited
+        seconds, waited = self._seconds(), self._batches.seconds_blocked - self._waited
         means = StepMeans(losses, norms, terms, self._samples, seconds, waited)
         self._begin()
         return means
@@ -103,4 +122,4 @@ class StepMeter:
         self._norms: dict[str, Tensor] = {}
         self._steps = self._samples = 0
         self._waited = self._batches.seconds_blocked
-        self._start = time.perf_counter()
+        self._start, self._pauses = self._clock(), 0.0

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import resource
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from inrflow_core.training.periodic_eval import Evaluation
 from inrflow_core.training.run_folder import OpenFolder
 from inrflow_core.training.stages import StageJob, StageRun
 from inrflow_core.training.step_metrics import LOOK_EVERY, OptimizerStep, SkippedStepCounter, StepMeter
+from inrflow_core.training.time_estimate import REPORT_EVERY, StepProgress
 
 
 @dataclass
@@ -63,9 +65,12 @@ class Trainer:
     evaluation: Evaluation | None = None
     best: Best | None = None
     """The checkpoint with the best metric so far; None on all but the main process."""
+    progress: Callable[[StepProgress], None] | None = None
+    """Called on the main process after the first step, and every `REPORT_EVERY` seconds without a line of the log."""
     lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """Holds the lock of the run's folder, on the main process."""
     meter: StepMeter = field(init=False)
+    clock: Callable[[], float] = time.perf_counter
 
     def __post_init__(self) -> None:
         self.world = self.engine.world
@@ -75,6 +80,7 @@ class Trainer:
         )
         self.log = Log(self.out, self.counters.step) if self.world.is_main else None
         self.folder = OpenFolder(self.out) if self.world.is_main else None
+        self._reported: float | None = None
 
     @property
     def settings(self) -> Config:
@@ -149,7 +155,7 @@ class Trainer:
             num_in_use=self._num_batches_in_use,
         )
         self.model.method.train()
-        self.meter = StepMeter(batches)
+        self.meter = StepMeter(batches, self.clock)
         try:
             with StopSignal(self.say, self.world) as stop_signal:
                 while counters.step < end and not stop_signal.is_stop_requested():
@@ -285,21 +291,32 @@ class Trainer:
 
         if is_due(settings.log_every) or is_due(LOOK_EVERY):
             self._check_skipped_steps()
+        self._report_progress()
         if is_due(settings.log_every):
             self._write_record(self._record())
-        if self.held_out is not None and is_due(settings.held_out_every):
-            weights = self._averaged_weights
-            self._write_record(
-                {"step": self.counters.step, "held_out_loss": self.held_out_loss(), "held_out_of": weights}
-            )
-        # Evaluations do not depend on the step at which a call ends: a resumed run logs the same as an unbroken one.
-        is_evaluated = self.evaluation is not None and self.evaluation.is_due(self.counters.step, self.total_steps)
-        is_best = is_evaluated and self.evaluate()
-        if is_best or is_due(settings.save_every):
-            self.save()
-        # After saving: previews may take longer than steps, and a kill then loses only them.
-        if is_due(settings.samples_every):
-            self.draw_samples()
+        with self.meter.paused():
+            if self.held_out is not None and is_due(settings.held_out_every):
+                weights = self._averaged_weights
+                self._write_record(
+                    {"step": self.counters.step, "held_out_loss": self.held_out_loss(), "held_out_of": weights}
+                )
+            # Evaluations do not depend on the step at which a call ends: a resumed run logs the same as an unbroken one.
+            is_evaluated = self.evaluation is not None and self.evaluation.is_due(self.counters.step, self.total_steps)
+            is_best = is_evaluated and self.evaluate()
+            if is_best or is_due(settings.save_every):
+                self.save()
+            # After saving: previews may take longer than steps, and a kill then loses only them.
+            if is_due(settings.samples_every):
+                self.draw_samples()
+
+    def _report_progress(self) -> None:
+        """Report the first step of this call at once, and later ones by time: steps may be slow."""
+        if self.progress is None:
+            return
+        now = self.clock()
+        if self._reported is None or now - self._reported >= REPORT_EVERY:
+            self._reported = now
+            self.progress(StepProgress(self.counters.step, *self.meter.peek()))
 
     def _check_skipped_steps(self) -> None:
         """Read the device's count of skipped steps, which waits for the device.
@@ -380,6 +397,8 @@ class Trainer:
         if self.log is not None:
             self.log.write(record)
             self.report(record)
+            if "loss" in record:
+                self._reported = self.clock()
 
     @functools.cached_property
     def _preview_condition(self) -> Condition:

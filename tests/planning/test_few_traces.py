@@ -35,6 +35,13 @@ def test_a_scaled_pass_has_the_memory_and_flops_of_a_traced_one(kind, world):
     assert scaled.flops == traced.flops and scaled.persistent == traced.persistent
 
 
+class NoNetworks(nn.Module):
+    """A method without weights."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {}
+
+
 LARGE = {
     "imagenet128-xl": ("network.depth=3",),
     "shapenet-l": ("network.depth=3",),
@@ -52,7 +59,7 @@ def test_at_the_papers_width_scaled_passes_are_within_two_percent(name):
     for checkpointed in (False, True):
         scaled = planner.plan(2, checkpointed=checkpointed, is_scaled=True)
         exact = traced.plan(2, checkpointed=checkpointed)
-        assert scaled.total_memory == pytest.approx(exact.total_memory, rel=advice.SCALED)
+        assert scaled.total_memory == pytest.approx(exact.total_memory, rel=0.02)
         assert sum(scaled.executed.values()) == pytest.approx(sum(exact.executed.values()), rel=0.06)
 
 
@@ -94,9 +101,7 @@ def test_blocks_of_a_cpu_count_as_blocks_although_a_plan_traces_them_as_one():
 def _temporary_bytes(sets: int, rows: int, width: int) -> int:
     """Bytes at the peak of a forward pass of gelu and a linear layer beside its result, as a plan traces it."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    method = nn.Module()
-    method.networks = dict
-    watch = memory_trace.Watch(method)
+    watch = memory_trace.Watch(NoNetworks())
     with cache_blocks.simulate(torch.device("cpu"), 0), mode:
         weight = torch.empty(8, width, requires_grad=True)
         x = torch.empty(sets, rows, width, requires_grad=True)

@@ -150,3 +150,24 @@ def test_the_preset_of_a_run_trains_that_run_on_and_another_folder_anew(preset, 
     assert train(of_run, "--data", data, "--out", tmp_path / "anew") == 0
     assert (tmp_path / "anew/preset.toml").read_bytes() == of_run.read_bytes()
     assert small.losses(tmp_path / "anew") == small.losses(tmp_path / "all/small")
+
+
+def test_days_on_a_cpu_need_yes_and_a_resumed_run_counts_what_is_left(preset, data, tmp_path, capsys, monkeypatch):
+    from inrflow_core.planning import checks
+
+    run = ["--data", data, "--out", tmp_path / "run", "--set", "training.steps=100"]
+    monkeypatch.setattr(checks, "step_seconds", lambda *arguments: 3000.0)  # 83 hours for 100 steps
+    assert train(preset, *run) == 2
+    message = capsys.readouterr().err
+    assert "on this CPU 100 steps take at least 3 d 11 h" in message and "`--yes` trains all the same" in message
+    assert not (tmp_path / "run").exists()
+    assert train(preset, *run, "--stop-at-step", 20) == 0
+    message = capsys.readouterr().err
+    assert "estimate by the plan: 20 steps take at least 16 h 40 min" in message and "step 1: loss" in message
+    assert train(preset, *run, "--stop-at-step", 22) == 0
+    assert "2 steps take at least 1 h 40 min" in capsys.readouterr().err
+    assert (
+        train(preset, *run[:-1], "training.steps=120", "--stop-at-step", 23) == 0
+    )  # 98 of 120 steps would be too long
+    monkeypatch.setattr(checks, "step_seconds", lambda *arguments: 30_000.0)
+    assert train(preset, *run[:-1], "training.steps=24", "--yes") == 0
