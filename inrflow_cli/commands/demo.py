@@ -37,7 +37,7 @@ Out = Annotated[
 Quick = Annotated[
     bool,
     typer.Option(
-        "--quick", help="Train nothing: sample and upsample the models that come with inrflow, in less than a minute."
+        "--quick", help="Train nothing: sample and upsample models that come with inrflow, in about a minute."
     ),
 ]
 Set = Annotated[
