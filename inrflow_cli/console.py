@@ -61,10 +61,12 @@ class LossyStderr:
     def _attempt(action: Callable[[Any], Any]) -> None:
         if sys.stderr is None or sys.stderr.closed:
             return
+        # While a bar is shown Rich replaces sys.stderr by a proxy that prints through this console, which would not end.
+        stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
         try:
-            action(sys.stderr)
+            action(stream)
         except OSError:
-            drop(sys.stderr)
+            drop(stream)
 
 
 def drop(stream: Any) -> None:
@@ -314,7 +316,7 @@ def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
         rich_progress.TextColumn("{task.fields[rate]}/s"),
         _note_column(),
     )
-    with rich_progress.Progress(*columns, console=stderr()) as bars:
+    with rich_progress.Progress(*columns, console=stderr(), redirect_stdout=False) as bars:
         task = bars.add_task(title, total=total, rate="-", note="", left=None, of=f" of {total:,}" if total else "")
 
         def draw(state: Progress) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -154,6 +157,43 @@ def test_at_80_columns_a_line_of_progress_shows_total_and_time_left_and_cuts_its
     lines = written.getvalue().rstrip("\x1b[?25h").splitlines()
     assert all(len(piece) <= 80 for line in lines for piece in line.split("\x1b[2K"))
     assert "12,345 of 100,000 steps" in lines[-1] and "/s" in lines[-1] and lines[-1].rstrip().endswith("\u2026")
+
+
+SHOW_A_BAR = """
+import sys
+from inrflow_cli import console
+with console.progress(20, "images", title="sampling") as progress:
+    for number in range(20):
+        progress.advance()
+        console.info(f"image {number}")
+    print("from a library", file=sys.stderr)
+    console.print_stdout("to a program\\n")
+console.warn("done")
+"""
+
+
+def test_a_bar_in_a_terminal_shows_messages_above_it_and_ends(tmp_path):
+    pty = pytest.importorskip("pty")
+    (tmp_path / "command.py").write_text(SHOW_A_BAR)
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    command = subprocess.Popen(
+        [sys.executable, tmp_path / "command.py"], stdout=subprocess.PIPE, stderr=follower, env=environment
+    )
+    os.close(follower)
+    limit = threading.Timer(60, command.kill)
+    limit.start()
+    shown = b""
+    with contextlib.suppress(OSError):  # of a terminal whose other side is closed
+        while block := os.read(leader, 65536):
+            shown += block
+    os.close(leader)
+    out, _ = command.communicate()
+    limit.cancel()
+    assert command.returncode == 0 and out == b"to a program\n"
+    text = shown.decode()
+    assert all(text.count(f"image {number}\r\n") == 1 for number in range(20))
+    assert "20 of 20 images" in text and "from a library" in text and "done" in text
 
 
 PRINT_TWICE = """
