@@ -43,6 +43,14 @@ class Log:
         atomic_write.append_all_or_nothing(self._file, self._path, (json.dumps(plain, allow_nan=False) + "\n").encode())
         self._board.write(plain)
 
+    def write_image(self, step: int, png: Path) -> None:
+        """Show the preview of a step in TensorBoard; log.jsonl has no images.
+
+        Raises:
+            OutOfMemory: the disk is full; nothing of the image is written.
+        """
+        self._board.write_image(step, png)
+
     def flush(self) -> None:
         """Wait until every line is on the disk: call it before a checkpoint is written, which must not be newer than the log."""
         os.fsync(self._file.fileno())
@@ -85,6 +93,19 @@ class _Board:
             if isinstance(value, int | float) and tag != "step"
         ]
         self._append(self._events.Event(step=record["step"], summary=self._summaries.Summary(value=values)))
+
+    def write_image(self, step: int, png: Path) -> None:
+        if self._writer is None:
+            return
+        from PIL import Image
+
+        with Image.open(png) as opened:
+            (width, height), channels = opened.size, len(opened.getbands())
+        image = self._summaries.Summary.Image(
+            height=height, width=width, colorspace=channels, encoded_image_string=png.read_bytes()
+        )
+        value = self._summaries.Summary.Value(tag="samples", image=image)
+        self._append(self._events.Event(step=step, summary=self._summaries.Summary(value=[value])))
 
     def close(self) -> None:
         if self._writer is not None:

@@ -271,7 +271,7 @@ class Trainer:
         return {name: value for name, value in self.model.metadata.items() if name in ("classes", support_cameras.KEY)}
 
     def draw_samples(self) -> None:
-        """Save an image of samples of the EMA weights, with fixed seeds."""
+        """Save an image of samples of the EMA weights, with fixed seeds; TensorBoard shows it too."""
         path = self.out / "samples" / f"{self.counters.step:08d}.png"
         with self._averaged_method() as method:
             if method is None:
@@ -281,6 +281,8 @@ class Trainer:
                 sample.preview(model, self.settings.samples, condition=self._preview_condition).save(
                     beside, format="png"
                 )
+            if self.log is not None:
+                self.log.write_image(self.counters.step, path)
 
     def _run_scheduled_work(self, *, is_last: bool) -> None:
         """After a step: log, compute the held-out loss, evaluate, save and draw previews, as scheduled."""

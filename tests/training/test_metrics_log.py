@@ -7,6 +7,7 @@ import os
 from io import FileIO
 
 import pytest
+from PIL import Image
 
 from inrflow_core.errors import IntegrityError
 from inrflow_core.training.metrics_log import Log, _cut
@@ -80,6 +81,22 @@ def test_tensorboard_reads_its_file(tmp_path):
     assert [path.name for path in (tmp_path / "tensorboard").iterdir()] == ["events.out.tfevents.inrflow"]
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [(3, 0.5)]
+
+
+def test_tensorboard_shows_previews_with_their_bytes(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Image.new("RGB", (12, 7), (200, 30, 0)).save(tmp_path / "00000005.png")
+    log = Log(tmp_path, 0)
+    log.write({"step": 5, "loss": 0.5})
+    log.write_image(5, tmp_path / "00000005.png")
+    log.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (image,) = board.Images("samples")
+    assert (image.step, image.width, image.height) == (5, 12, 7)
+    assert image.encoded_image_string == (tmp_path / "00000005.png").read_bytes()
+    assert steps(tmp_path) == [5]
 
 
 def test_tensorboard_forgets_the_steps_that_a_resumed_run_tells_again(tmp_path):
