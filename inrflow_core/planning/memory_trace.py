@@ -173,13 +173,18 @@ class Watch(TorchDispatchMode):
 
         A weight that is repeated for every set is not.
         """
-        tensors = [each for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)]
-        keys = [(each, each.untyped_storage()._cdata) for each in tensors]
-        return bool(keys) and all(
-            (key in self._own or (key in self._alive and self._alive[key][0] in self.trace.constant))
-            and each.nbytes <= each.untyped_storage().nbytes()
-            for each, key in keys
-        )
+        is_found = False
+        for each in tree_iter((args, kwargs)):
+            if not isinstance(each, Tensor):
+                continue
+            storage, is_found = each.untyped_storage(), True
+            if storage._cdata not in self._own:
+                number, _ = self._alive.get(storage._cdata, (None, None))
+                if number not in self.trace.constant:
+                    return False
+            if each.nbytes > storage.nbytes():
+                return False
+        return is_found
 
     def _record_storage(self, storage: Any) -> int | None:
         """Record a storage, and return its number if it is new."""

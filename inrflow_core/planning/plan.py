@@ -216,16 +216,11 @@ class Planner:
         preset, settings = self.preset, self.preset.training.config
         stage = int(settings.zero_stage) if stage is None else stage
         checkpointed = self.is_checkpointed if checkpointed is None else checkpointed
-        method = self._model(checkpointed).method
+        method = self._model(self.is_checkpointed).method  # recomputation has the same weights
         check_zero_stage(method, self._stage, stage)
-        weights = sum(p.numel() for p in method.parameters())
-        saved = weights - parts.count_pretrained(method)
-        by_optimizer = weights_by_optimizer(method, self._stage)
-        trained = sum(p.numel() for own in by_optimizer.values() for p in own.values())
+        counts, weights, saved, trained, matrices = self._weights
         num_micro = max(1, settings.batch // self.world.size // micro)
-        matrices = _hidden_matrices(method, by_optimizer) if settings.optimizer == "muon" else ()
         layout = zero_memory.Layout(weights, trained, settings, self.world, stage, num_micro, matrices)
-        counts = parts.count_parameters(method)
         checkpoint = zero_memory.FLOAT * (saved + sum(counts.values()) * len(settings.ema) + 2 * trained)
         num_checkpoints = (
             settings.keep + (preset.eval is not None) + 1
@@ -254,6 +249,17 @@ class Planner:
             key=lambda rows: sum(rows[0].values()),
         )
         return replace(plan, flops=flops, memory=memory, most=most, executed=executed)
+
+    @cached_property
+    def _weights(self) -> tuple[dict[str, int], int, int, int, tuple[tuple[int, int], ...]]:
+        """Parameters by part; numbers of all, of saved and of trained weights; and the matrices that Muon updates."""
+        method = self._model(self.is_checkpointed).method
+        weights = sum(p.numel() for p in method.parameters())
+        by_optimizer = weights_by_optimizer(method, self._stage)
+        trained = sum(p.numel() for own in by_optimizer.values() for p in own.values())
+        is_muon = self.preset.training.config.optimizer == "muon"
+        matrices = _hidden_matrices(method, by_optimizer) if is_muon else ()
+        return parts.count_parameters(method), weights, weights - parts.count_pretrained(method), trained, matrices
 
     def training_flops(self) -> float:
         """FLOPs of all steps of the stage over all processes, without recomputation; memory is not traced if it can be avoided.
