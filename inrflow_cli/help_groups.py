@@ -18,7 +18,7 @@ PANELS = {
     "Size": "--resolution --scale --window --points --frames --fps --views --azimuth --elevation --distance --fov --level "
     "--columns --size --interpolation-baselines",
     "Metrics": "--metrics --copies --list --statistics",
-    "Files": "--ascii --normals --colors --surface --raw --save-field --field-fp16",
+    "Files": "--ascii --normals --colors --surface --raw --save-field --field-fp16 --sheet",
     "Page": "--host --port --memory --max-side --token --open --export --fragment",
     "Parallel and repair": "--workers --array-size --array-index --engine --ray-address --repair --stop-at-step --no-verify",
     "Estimates": "--dry-run --plan-for --processes",
@@ -71,7 +71,10 @@ EXAMPLES = {
         ("inrflow view --model glyphs --model solids", "models that come with inrflow"),
         ("inrflow view runs/digits-demo", "a run; the address is printed"),
     ],
-    "runs": [("inrflow runs", "those in the folder of runs")],
+    "runs": [
+        ("inrflow runs", "those in the folder of runs"),
+        ("inrflow runs --run digits-demo --plot curves.png", "losses over the steps"),
+    ],
     "presets": [
         ("inrflow presets", "all"),
         ("inrflow presets digits-demo --copy my.toml", "a preset of your own"),

@@ -1,35 +1,50 @@
-"""List the runs: preset, step, loss, best checkpoint, size."""
+"""List the runs: preset, step, loss, best checkpoint, size; draw their losses."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inrflow_cli import console
-from inrflow_cli.options import Json
-from inrflow_core.errors import InrflowError
+from inrflow_cli.options import Json, Overwrite
+from inrflow_core.errors import InrflowError, MissingError, UsageError, did_you_mean
 from inrflow_core.runtime.progress import format_bytes
+
+if TYPE_CHECKING:
+    from inrflow_core.runs.run import Run
 
 
 def runs(
     folder: Annotated[
         Path | None, typer.Argument(help="Folder of runs. Default: `$INRFLOW_RUNS`, else `runs`.", show_default=False)
     ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="NAME", help="Only this run; may be repeated. Default: all.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw losses and held-out losses over the steps.", show_default=False),
+    ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """List the runs in a folder, the newest last."""
     from inrflow_core.runs import run as core
 
+    if plot is not None:
+        _check_plot(plot, overwrite=overwrite)
     broken: list[dict] = []
 
     def unreadable(folder: Path, error: InrflowError) -> None:
         broken.append({"run": str(folder), "error": error.message})
 
     rows = []
-    for run in core.list_runs(folder, unreadable):
+    found = _selected(core.list_runs(folder, unreadable), names)
+    for run in found:
         try:
             rows.append(_row(run))
         except InrflowError as error:
@@ -41,7 +56,47 @@ def runs(
         console.info(f"no runs in `{folder or core.runs_dir()}`: {core.HOW_TO_TRAIN}")
     for one in broken:
         console.warn(f"`{one['run']}` cannot be read: {one['error']}")
-    console.print_json({"runs": rows, "unreadable": broken}, as_json=json)
+    answer = {"runs": rows, "unreadable": broken}
+    if plot is not None:
+        _draw(plot, found)
+        answer["plot"] = str(plot)
+    console.print_json(answer, as_json=json)
+
+
+def _selected(found: list[Run], names: list[str] | None) -> list[Run]:
+    """The runs of these names, all without; raises MissingError for a name that none has."""
+    by_name = {run.name: run for run in found}
+    for name in names or []:
+        if name not in by_name:
+            raise MissingError(f"no run is called `{name}`", hint=did_you_mean(name, sorted(by_name)))
+    return found if names is None else [by_name[name] for name in dict.fromkeys(names)]
+
+
+def _check_plot(plot: Path, *, overwrite: bool) -> None:
+    """Raise UsageError for a plot that cannot be written."""
+    from inrflow_core.storage import atomic_write
+
+    if plot.suffix.lower() != ".png":
+        raise UsageError(f"`--plot {plot}`: a plot is a .png file", hint="name it `curves.png`")
+    atomic_write.check_writable(plot, overwrite=overwrite)
+
+
+def _draw(plot: Path, found: list[Run]) -> None:
+    """Draw the losses of runs into one image."""
+    from inrflow_core.formats import png
+    from inrflow_core.runs import loss_curves
+    from inrflow_core.visualization import image_grid
+
+    curves = {
+        f"{run.name}, {name}" if len(found) > 1 else name: curve
+        for run in found
+        for name, curve in loss_curves.loss_curves(run).items()
+    }
+    if not curves:
+        raise MissingError("no run has a log with losses", hint="`inrflow train` writes one: log.jsonl in the run")
+    dashed = [name for name in curves if name.endswith(loss_curves.HELD_OUT)]
+    png.save(plot, image_grid.curves(curves, dashed=dashed), origin={"runs": " ".join(run.name for run in found)})
+    console.info(f"wrote `{plot}`")
 
 
 def _row(run) -> dict:

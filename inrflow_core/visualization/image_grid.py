@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -128,8 +128,9 @@ def curves(
     x_label: str = "step",
     y_label: str = "loss",
     is_logarithmic: bool = False,
+    dashed: Collection[str] = (),
 ) -> Image.Image:
-    """Named lines over a common axis, as training curves are."""
+    """Named lines over a common axis, as training curves are; `dashed` ones have the color of the line before them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -137,7 +138,10 @@ def curves(
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     for name, (x, y) in series.items():
-        axes.plot(x, y, label=name, linewidth=1.2)
+        if name in dashed and axes.lines:
+            axes.plot(x, y, label=name, linewidth=1.2, linestyle="--", marker=".", color=axes.lines[-1].get_color())
+        else:
+            axes.plot(x, y, label=name, linewidth=1.2)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from inrflow_cli.app import run
+from inrflow_core.runs import loss_curves
+from inrflow_core.runs.run import open_run
 from tests import tiny
 
 HEAVY = ("torch", "h5py", "deepspeed")
@@ -54,3 +57,31 @@ def test_a_run_of_an_unknown_part_is_unreadable(parent: Path, capsys: pytest.Cap
     assert run(["runs", str(parent), "--json"]) == 0
     listing = json.loads(capsys.readouterr().out)
     assert listing["runs"] == [] and "`hein`" in listing["unreadable"][1]["error"]
+
+
+def test_a_plot_has_the_losses_of_the_selected_runs(parent: Path, capsys: pytest.CaptureFixture[str]):
+    out = parent / "curves.png"
+    arguments = ["runs", str(parent), "--run", "clouds", "--plot", str(out)]
+    assert run([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plot"] == str(out)
+    assert Image.open(out).size == (768, 432) and Image.open(out).info["runs"] == "clouds"
+    assert run(arguments) == 2, "it exists"
+    assert run(["runs", str(parent), "--plot", str(parent / "curves.jpg")]) == 2
+    (parent / "clouds" / "log.jsonl").unlink()
+    assert run([*arguments, "--overwrite"]) == 3
+    assert run([*arguments[:3], "cloud", "--plot", str(out), "--overwrite"]) == 3
+    assert "did you mean `clouds`?" in capsys.readouterr().err
+
+
+def test_a_curve_is_the_mean_of_equal_parts_of_the_log_by_stage(parent: Path):
+    lines = [{"step": step, "loss": float(step % 2)} for step in range(1, 401)]
+    lines += [
+        {"step": 7, "stage": "full", "held_out_loss": 0.25},
+        {"step": 8, "loss": None},
+        {"step": 9, "loss": float("nan")},
+    ]
+    (parent / "clouds" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves = loss_curves.loss_curves(open_run(parent / "clouds"))
+    assert curves["full: held-out loss"] == ([7], [0.25])
+    assert curves["loss"] == (list(range(4, 404, 4))[:-1] + [400], [0.5] * 100)
+    assert curves.keys() == {"loss", "full: held-out loss"}
