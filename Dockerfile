@@ -20,7 +20,7 @@ RUN apt-get update \
 
 WORKDIR /build
 COPY constraints.txt ./
-RUN if [ -n "$TORCH_INDEX" ]; then pip install --no-cache-dir -c constraints.txt --index-url "$TORCH_INDEX" torch; fi
+RUN if [ -n "$TORCH_INDEX" ]; then pip install --no-cache-dir -c constraints.txt --extra-index-url "$TORCH_INDEX" torch; fi
 COPY pyproject.toml README.md LICENSE ./
 COPY presets presets
 COPY inrflow_core inrflow_core

@@ -89,7 +89,7 @@ def top_page(path: Path) -> str:
     text = path.read_text(encoding="utf-8").replace("](docs/", "](")
     for name, source in PAGES.items():
         text = re.sub(rf"\]\({re.escape(source)}(?=[)#])", f"]({name}", text)
-    return re.sub(r"(?<!!)\[([^\]]+)\]\((?:CITATION\.cff|LICENSE|presets/[^)]*)\)", r"\1", text)
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?:CITATION\.cff|Dockerfile|LICENSE|presets/[^)]*)\)", r"\1", text)
 
 
 def card(path: Path) -> str:

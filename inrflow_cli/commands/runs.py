@@ -44,9 +44,11 @@ def runs(
 
     rows = []
     found = _selected(core.list_runs(folder, unreadable), names)
+    readable = []
     for run in found:
         try:
             rows.append(_row(run))
+            readable.append(run)
         except InrflowError as error:
             unreadable(run.folder, error)
     if rows:
@@ -58,7 +60,7 @@ def runs(
         console.warn(f"`{one['run']}` cannot be read: {one['error']}")
     answer = {"runs": rows, "unreadable": broken}
     if plot is not None:
-        _draw(plot, found)
+        _draw(plot, readable)
         answer["plot"] = str(plot)
     console.print_json(answer, as_json=json)
 

@@ -167,7 +167,7 @@ def sample(
         _check_workers(workers)
         target = out
         writer.check(out, len(selected), overwrite=overwrite)
-    _check_sheet(sheet, out, target, overwrite=overwrite)
+    _check_sheet(sheet, out, target, len(selected), overwrite=overwrite)
     size = choose_size(model.domain, sizes, target.suffix, model.frame_rate)
     warn_of_depths(model, size)
     interval = parse_interval(guidance_interval)
@@ -231,18 +231,19 @@ def _check_field(save_field: Path | None, *, is_fp16: bool) -> None:
     check_field_path(save_field)
 
 
-def _check_sheet(sheet: Path | None, out: Path, target: Path, *, overwrite: bool) -> None:
+def _check_sheet(sheet: Path | None, out: Path, target: Path, num: int, *, overwrite: bool) -> None:
     """Raise UsageError for a sheet that cannot be written, or of samples that are not drawn together."""
     from inrflow_core.sample_files import writer
 
     if sheet is None:
         return
-    if sheet.suffix.lower() != ".png" or sheet == out:
+    is_output = target == out and sheet.resolve() in {path.resolve() for path in writer.files(out, num)}
+    if sheet.suffix.lower() != ".png" or is_output:
         raise UsageError(f"`--sheet {sheet}`: a sheet is a .png file beside OUT", hint="name another file: sheet.png")
     if target != out or target.suffix.lower() == writer.SHARD:
         raise UsageError(
             "`--sheet` is of samples that are drawn together, and OUT is of shards or of folded sequences",
-            hint="leave it out, and draw the samples afterwards: `inrflow export FROM sheet.png`",
+            hint="leave it out, and draw shards or one file of a sequence afterwards: `inrflow export FROM sheet.png`",
         )
     writer.check(sheet, 1, overwrite=overwrite)
 

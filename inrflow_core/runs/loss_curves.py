@@ -32,7 +32,7 @@ def loss_curves(run: Run) -> dict[str, Curve]:
                 found[stage].append(values)  # pyright: ignore[reportArgumentType]
     return {
         f"{stage}{name}": _curve(points, most)
-        for stage in losses.keys() | held_out.keys()
+        for stage in dict.fromkeys([*losses, *held_out])
         for name, points, most in ((LOSS, losses[stage], POINTS), (HELD_OUT, held_out[stage], len(held_out[stage])))
         if points
     }

@@ -50,7 +50,7 @@ class QueryBudget:
     def run_in_chunks(self, total: int, sets: int, function: Callable[[slice], None], *, times: int = 1) -> None:
         """Call `function` with consecutive slices of `total` queries, `chunk` queries over all `sets` each, or `times` as many.
 
-        A slice that does not fit into the memory is repeated in smaller ones. `function` must change nothing before its
+        A slice that does not fit into the memory is repeated in smaller ones; `times` is halved before the chunk is. `function` must change nothing before its
         last allocation, so that no query takes a step twice.
 
         Raises:
@@ -61,6 +61,8 @@ class QueryBudget:
             part = slice(start, min(start + max(1, times * self.chunk // sets), total))
             if run_unless_oom(lambda part=part: function(part)):
                 start = part.stop
+            elif times > 1:
+                times //= 2
             else:
                 self._shrink((part.stop - part.start) * sets, sets)
 

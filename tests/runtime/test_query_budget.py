@@ -107,6 +107,10 @@ def test_chunks_are_not_halved_below_the_least():
         budget.run_in_chunks(3000, 1, never)
     assert sizes == [1000, 500, 250, 125, 64]
     sizes.clear()
+    with pytest.raises(OutOfMemory, match=f"not enough memory for {MIN_CHUNK} queries at once"):
+        QueryBudget(100).run_in_chunks(3000, 1, never, times=16)
+    assert sizes == [1600, 800, 400, 200, 100, 64], "functions of little memory take smaller slices first"
+    sizes.clear()
     with pytest.raises(OutOfMemory, match="not enough memory for 100 queries at once"):
         QueryBudget(1000).run_in_chunks(3000, 100, never)  # more sets than `MIN_CHUNK`: one query of each is the end
     assert sizes == [10, 5, 2, 1]

@@ -55,6 +55,7 @@ def test_a_sheet_is_beside_every_file_of_clouds_and_has_their_origin():
     [
         (["a.npz", "--sheet", "sheet.jpg"], "a sheet is a .png file beside OUT"),
         (["a.png", "--sheet", "a.png"], "a sheet is a .png file beside OUT"),
+        (["a.png", "--sheet", "./x/../a.png"], "a sheet is a .png file beside OUT"),
         (["folder", "--run", "images", "--sheet", "sheet.png"], "OUT is of shards or of folded sequences"),
         (["a.npz", "--sheet", "there.png"], "exists"),
     ],
