@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -137,9 +138,8 @@ def _report(out: Path, scores: Scores | None, seconds: float, files: Mapping[str
         )
     for name, what in files.items():
         console.result(f"{out / name}: {what}")
-    sampled, viewed = (
-        ("--model glyphs",) * 2 if scores is None else (f"--run {out / 'runs' / GLYPHS}", out / "runs" / GLYPHS)
-    )
+    folder = shlex.quote(str(out / "runs" / GLYPHS))
+    sampled, viewed = ("--model glyphs",) * 2 if scores is None else (f"--run {folder}", folder)
     console.info(
         f"sample more with `inrflow sample {sampled} --label Q letter.png`, or look at it with `inrflow view {viewed}`"
     )

@@ -48,7 +48,7 @@ def on_share(config: Any, plan: DatasetIndex) -> list[str]:
         return []
     return [
         f"no item is held out: the share `val={share:g}` of {total:,} items has none, for items are selected by their content; "
-        "`--set val=0.3` takes a larger share, or put some into a folder `val` beside one `train`"
+        "`--set val=0.3` takes a larger share"
     ]
 
 

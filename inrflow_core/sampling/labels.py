@@ -14,6 +14,8 @@ from inrflow_core.sampling.request import check_seeds
 
 NO_CLASS = "none"
 """Requests samples without a class."""
+ALL = "all"
+"""Requests each class in turn."""
 UNIFORM = "uniform"
 """Requests random classes, all equally likely."""
 
@@ -59,7 +61,7 @@ def resolve_labels(
     names = list(model.metadata.get("classes") or [])
     classes = (
         list(range(count))
-        if requested == "all"
+        if requested == ALL
         else [_label(text.strip(), names, count) for text in requested.split(",")]
     )
     return [classes[seed % len(classes)] for seed in seeds]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from inrflow_core.domains._contract import HasFrames
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.fields import Clip, Orbit, Surface
 from inrflow_core.models import Model
-from inrflow_core.sampling.labels import check_labels, resolve_labels
+from inrflow_core.sampling.labels import ALL, UNIFORM, check_labels, resolve_labels
 
 Labels = Sequence[int | str] | np.ndarray | str
 """Classes: one per seed, by number or name, or a text as of `--label`."""
@@ -36,15 +37,21 @@ def class_numbers(model: Model, seeds: Sequence[int], labels: Labels | None) -> 
 
 
 def class_number(model: Model, label: int | str) -> int:
-    """The number of a class that may be named, -1 of `none`; raises UsageError for a name that the model does not have."""
+    """The number of one class that may be named, -1 of `none`.
+
+    Raises:
+        UsageError: the model does not have a class of that name, or the text is of several.
+    """
     if not isinstance(label, str):
         return label
+    if "," in label or label in (ALL, UNIFORM):
+        raise UsageError(f"the class {label!r} is not one class", hint="give one, by number or name")
     resolved = resolve_labels(model, [0], label)
     return -1 if resolved is None else resolved[0]
 
 
 def check_size(domain: Any, size: Any) -> Any:
-    """A size that a Python user passes, with lists as tuples and whole numbers of NumPy and torch as int.
+    """A size that a Python user passes, with lists and arrays as tuples and whole numbers of NumPy and torch as int.
 
     Raises:
         UsageError: samples of the domain have no such size.
@@ -55,17 +62,26 @@ def check_size(domain: Any, size: Any) -> Any:
         if domain.HAS_CAMERAS if isinstance(size, Orbit) else isinstance(domain, HasFrames):
             return size
         raise UsageError(f"the size {size}: the model samples {domain.NOUN}", hint="leave it out")
-    sides = tuple(size) if isinstance(size, list | tuple) else (size,)
+    has_sides = isinstance(size, list | tuple) or getattr(size, "ndim", 0) > 0
+    sides = [_whole_number(side) for side in (size if has_sides else (size,))]
     is_grid = domain.SIZE_OPTION == "--resolution"
-    if all(hasattr(side, "__index__") and not isinstance(side, bool) for side in sides) and domain.SIZE_OPTION:
-        if len(sides) == 1 and not isinstance(size, list | tuple):
-            return int(size)
+    if None not in sides and domain.SIZE_OPTION:
+        if not has_sides:
+            return sides[0]
         if is_grid and len(sides) == 2:
-            return tuple(int(side) for side in sides)
+            return tuple(sides)
     expected = "give rows and columns, as in (96, 96)" if is_grid else "give a number of points, as in 2048"
     raise UsageError(
         f"the size {size!r} is not one of {domain.NOUN}", hint=expected if domain.SIZE_OPTION else "leave it out"
     )
+
+
+def _whole_number(value: Any) -> int | None:
+    """A whole number of Python, NumPy or torch; None of anything else, as of an array of several."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def option_hint(name: str, known: Sequence[str], sampler: Part | None) -> str:

@@ -93,6 +93,9 @@ def test_labels_are_numbers_or_names_or_the_text_of_a_command(named: Model, labe
         ("cot", "`--label cot`: the model has no class of that name", "did you mean"),
         (["cat", "horse"], "`--label horse`: the model has no class", "allowed: `cat`, `cow`, `dog`"),
         (["cat"], "1 labels for 2 seeds", "one label per seed"),
+        (["cat,dog", 0], "'cat,dog' is not one class", "give one"),
+        (["cat", "all"], "'all' is not one class", "give one"),
+        (["uniform", "cat"], "'uniform' is not one class", "give one"),
         (None, "has 3 classes, and no labels are given", '"uniform"'),
     ],
     ids=str,
@@ -105,12 +108,19 @@ def test_a_class_that_the_model_lacks_is_refused_when_it_is_passed(named: Model,
 
 def test_an_input_is_inverted_under_a_class_by_its_name(named: Model):
     assert invert.class_labels(named, "dog") == invert.class_labels(named, 2) == np.array([2])
+    for several in ("cat,dog", "all", "uniform"):
+        with pytest.raises(UsageError, match="is not one class"):
+            invert.class_labels(named, several)
 
 
 SIZES = {
     "one side": (tiny.IMAGE, (6,), "give rows and columns"),
     "text": (tiny.IMAGE, "48", "give rows and columns"),
     "half pixels": (tiny.IMAGE, (4.5, 4.5), "give rows and columns"),
+    "sides of several rows": (tiny.IMAGE, np.array([[6, 6], [6, 6]]), "give rows and columns"),
+    "half pixels of an array": (tiny.IMAGE, np.array([4.5, 4.5]), "give rows and columns"),
+    "half a side": (tiny.IMAGE, np.array(4.5), "give rows and columns"),
+    "one side of an array": (tiny.IMAGE, np.array([6]), "give rows and columns"),
     "rows of a cloud": (tiny.POINTS, (8, 8), "give a number of points"),
     "views of an image": (tiny.IMAGE, Orbit(8, 8, 4), "leave it out"),
 }
@@ -123,8 +133,10 @@ def test_a_size_that_samples_do_not_have_is_refused_by_what_they_are(kind: Any, 
     assert hint in (caught.value.hint or "")
 
 
-def test_lists_and_integers_of_numpy_are_sizes(model: Model):
-    for size, same in (([12, 12], (12, 12)), (np.int64(12), 12), ((np.int32(12), 12), (12, 12)), (None, None)):
+def test_lists_arrays_and_integers_of_numpy_are_sizes(model: Model):
+    for size in ([12, 9], (np.int32(12), 9), np.array([12, 9]), torch.tensor([12, 9])):
+        assert check_size(model.domain, size) == (12, 9)
+    for size, same in ((np.int64(12), 12), (np.array(12), 12), (torch.tensor(12), 12), (None, None)):
         assert check_size(model.domain, size) == same
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -79,6 +80,13 @@ def test_curves_are_means_of_whole_lines_that_have_a_loss(tmp_path: Path):
     steps, losses = demo_commands.curve(tmp_path, "one")
     assert steps == [20, 30] and losses == pytest.approx([2 * 10.5, 2 * 25.5])
     assert demo_commands.curve(tmp_path, "none") == ([], [])
+
+
+def test_the_last_hint_can_be_run_where_the_folder_has_spaces(capsys: pytest.CaptureFixture[str]):
+    demo._report(Path("my demo"), demo.Scores(), 1.0, {})
+    words = [shlex.split(command) for command in capsys.readouterr().err.split("`")[1::2]]
+    assert words[0] == ["inrflow", "sample", "--run", "my demo/runs/glyphs-demo", "--label", "Q", "letter.png"]
+    assert words[1] == ["inrflow", "view", "my demo/runs/glyphs-demo"]
 
 
 def test_settings_of_trainings_are_refused_where_nothing_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
