@@ -24,6 +24,8 @@ from inrflow_core.visualization import image_io
 
 MOST_BYTES = 16 << 20
 """Of one file."""
+MOST_PIXELS = 64_000_000
+"""Of one image: a small file may hold many."""
 MEMORY = 256 << 20
 """Bytes of all images; those that were not used for the longest time leave first."""
 
@@ -45,29 +47,33 @@ class DroppedImages:
     def __init__(self, max_side: int) -> None:
         self.max_side = max_side
         self._images: ByteCache[DroppedImage] = ByteCache(MEMORY, lambda one: len(one.content) + one.square.nbytes)
+        self._permanent: dict[str, DroppedImage] = {}
         self._lock, self._decoding = threading.Lock(), threading.Lock()
 
-    def add(self, content: bytes) -> DroppedImage:
-        """Decode a file.
+    def add(self, content: bytes, *, is_permanent: bool = False) -> DroppedImage:
+        """Decode a file. One that `is_permanent` never leaves, and is beside the `MEMORY` of the others.
 
         Raises:
-            UsageError: it is larger than `MOST_BYTES`, or `image_io.decode_image` cannot read it.
+            UsageError: it is larger than `MOST_BYTES` or `MOST_PIXELS`, or `image_io.decode_image` cannot read it.
         """
         check_size(len(content))
         with self._decoding:  # one at a time takes memory
             try:
-                square = self._square(image_io.decode_image(content, None))
+                square = self._square(image_io.decode_image(content, None, most_pixels=MOST_PIXELS))
             except UnreadableItemError as error:
                 raise UsageError(f"the file cannot be read as an image: {error.reason}", hint=image_io.HINT) from error
         dropped = DroppedImage(hashlib.sha256(content).hexdigest()[:16], content, square)
         with self._lock:
-            self._images.add(dropped.name, dropped)
+            if is_permanent:
+                self._permanent[dropped.name] = dropped
+            else:
+                self._images.add(dropped.name, dropped)
         return dropped
 
     def get(self, name: str) -> DroppedImage:
         """The image of that name; raises MissingError once it has left."""
         with self._lock:
-            dropped = self._images.get(name)
+            dropped = self._permanent.get(name) or self._images.get(name)
         if dropped is None:
             raise MissingError(f"the image `{name}` is not here any longer", hint="drop it on the page again")
         return dropped

@@ -121,7 +121,7 @@ class Functions:
         if not any(run.image_use for run in self.runs):
             raise UsageError("`--image`: no run on the page takes an image", hint="leave it out, or name another run")
         content = plain_file.read_plain_file(path, dropped_images.MOST_BYTES, hint=image_io.HINT)
-        self.first_image = self.images.add(content).name
+        self.first_image = self.images.add(content, is_permanent=True).name
 
     def record(self, selection: Selection, progress: Progress | None = None) -> Recorded:
         """The recorded function of a selection.

@@ -101,12 +101,19 @@ def read_image(path: Path, mode: Mode | None = "RGB", *, background: str = BACKG
 
 
 def decode_image(
-    content: bytes, mode: Mode | None = "RGB", *, is_upright: bool = True, background: str = BACKGROUND
+    content: bytes,
+    mode: Mode | None = "RGB",
+    *,
+    is_upright: bool = True,
+    background: str = BACKGROUND,
+    most_pixels: int | None = None,
 ) -> Image.Image:
     """The image of an encoded file; see `read_image`. `is_upright` applies the EXIF orientation.
 
+    `most_pixels` refuses larger images by the size in their header, before their pixels take memory.
+
     Raises:
-        UnreadableItemError: it is empty, damaged, of a format that is not read, or takes too much memory.
+        UnreadableItemError: it is empty, damaged, of a format that is not read, too large, or takes too much memory.
     """
     if not content:
         raise UnreadableItemError("it is empty")
@@ -114,6 +121,11 @@ def decode_image(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels are what counts
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if most_pixels is not None and image.width * image.height > most_pixels:
+                    size = f"{image.width:,} x {image.height:,} pixels"
+                    raise UnreadableItemError(
+                        f"it has {size}, more than {most_pixels / 1e6:g} megapixels: make it smaller"
+                    )
                 transparent = _transparent_value(image)
                 image.load()
                 if transparent is not None:

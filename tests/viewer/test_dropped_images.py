@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from inrflow_cli.app import run
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.viewer import dropped_images, viewed_run
 from inrflow_core.viewer.dropped_images import DroppedImages
 from inrflow_core.viewer.functions import Functions
@@ -186,6 +186,29 @@ def test_images_are_bounded_and_leave_no_file(folders: Path, monkeypatch: pytest
     monkeypatch.setattr(dropped_images, "MOST_BYTES", 10)
     with pytest.raises(UsageError, match="a file of"):
         images.add(content)
+
+
+def test_a_small_file_of_many_pixels_is_refused_by_its_header(client: TestClient):
+    file = io.BytesIO()
+    Image.new("1", (8001, 8000)).save(file, "PNG")
+    assert len(file.getvalue()) < 1 << 16
+    response = client.post("/api/image", content=file.getvalue())
+    assert response.status_code == 400
+    assert "8,001 x 8,000 pixels, more than 64 megapixels: make it smaller" in response.json()["error"]
+
+
+def test_the_first_image_stays_whatever_is_dropped_later(folders: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dropped_images, "MEMORY", 10_000)
+    functions = Functions(viewed_run.open_runs([folders / "flow"]))
+    functions.add_first_image(folders / "photo.png")
+    names = []
+    for shade in range(3):
+        file = io.BytesIO()
+        Image.new("RGB", (50, 50), (shade, 0, 0)).save(file, "PNG")
+        names.append(functions.images.add(file.getvalue()).name)
+    assert functions.images.get(str(functions.first_image)).content == (folders / "photo.png").read_bytes()
+    with pytest.raises(MissingError, match="is not here any longer"):
+        functions.images.get(names[0])
 
 
 def test_an_inversion_ends_within_its_first_step(folders: Path):

@@ -272,6 +272,13 @@ def test_what_is_not_read_is_an_error_that_names_file_and_reason(content: bytes,
     assert caught.value.code == Exit.INTEGRITY and caught.value.hint is not None
 
 
+def test_an_image_of_too_many_pixels_is_refused_before_they_are_decoded():
+    assert image_io.decode_image(PNG, most_pixels=64 * 64).size == (64, 64)
+    for content in (PNG, PNG[: DATA + 12]):  # the second has no pixels: decoding it would say so
+        with pytest.raises(UnreadableItemError, match=r"it has 64 x 64 pixels, more than 0.004095 megapixels"):
+            image_io.decode_image(content, most_pixels=64 * 64 - 1)
+
+
 def test_no_image_starts_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def started(*arguments, **options):
         raise AssertionError(f"started {arguments}")
