@@ -23,6 +23,9 @@ TENSOR_TYPE, TENSOR_SHAPE, TENSOR_CONTENT, TENSOR_FLOATS = 1, 2, 4, 5
 SHAPE_DIMENSION, DIMENSION_SIZE = 2, 1
 FLOAT: Final = 1
 """DT_FLOAT: the only type that weights have here."""
+MOST_DIMENSIONS: Final = 8
+EXPANDED: Final = 2
+"""The constants of a file hold at most this times its bytes: a constant may be stored as one number for all its elements."""
 
 Field = tuple[int, int, int | memoryview]
 """Number, kind, and the whole number or the bytes."""
@@ -32,23 +35,24 @@ def constants(data: bytes) -> dict[str, np.ndarray]:
     """Every float32 constant by its node's name.
 
     Raises:
-        IntegrityError: the bytes are no GraphDef, or end too soon.
+        IntegrityError: the bytes are no GraphDef, end too soon, or state larger constants than such a file holds.
     """
-    tensors = {}
+    tensors, room = {}, EXPANDED * len(data)
     try:
         for number, kind, node in _fields(memoryview(data)):
             if number == NODE and kind == BYTES:
                 assert isinstance(node, memoryview)
-                name, tensor = _constant(node)
+                name, tensor = _constant(node, room)
                 if tensor is not None:
                     tensors[name] = tensor
+                    room -= tensor.nbytes
     except (ValueError, UnicodeDecodeError) as error:
         raise IntegrityError(f"no whole GraphDef: {error}", hint="get the file again") from error
     return tensors
 
 
-def _constant(node: memoryview) -> tuple[str, np.ndarray | None]:
-    """A node's name, and its numbers where it is a constant of float32."""
+def _constant(node: memoryview, room: int) -> tuple[str, np.ndarray | None]:
+    """A node's name, and its numbers where it is a constant of float32, of at most `room` bytes."""
     name, operation, tensor = "", "", None
     for number, _, value in _fields(node):
         if number == NODE_NAME:
@@ -63,12 +67,16 @@ def _constant(node: memoryview) -> tuple[str, np.ndarray | None]:
         return name, None
     for number, _, value in _fields(tensor):
         if number == ATTRIBUTE_TENSOR:
-            return name, _tensor(_bytes(value))
+            return name, _tensor(_bytes(value), room)
     return name, None
 
 
-def _tensor(message: memoryview) -> np.ndarray | None:
-    """Its numbers in C order; None of another type. Of fewer numbers than elements, the last is repeated."""
+def _tensor(message: memoryview, room: int) -> np.ndarray | None:
+    """Its numbers in C order; None of another type. Of fewer numbers than elements, the last is repeated.
+
+    Raises:
+        ValueError: the message is damaged, or states more than `room` bytes.
+    """
     kind, shape, content, floats = 0, (), b"", []
     for number, wire, value in _fields(message):
         if number == TENSOR_TYPE:
@@ -80,11 +88,16 @@ def _tensor(message: memoryview) -> np.ndarray | None:
         elif number == TENSOR_CONTENT:
             content = bytes(_bytes(value))
         elif number == TENSOR_FLOATS:
-            # Packed, or four bytes each.
+            if wire not in (BYTES, FOUR):  # packed, or four bytes each
+                raise ValueError(f"a float32 as a field of kind {wire}")
             floats.append(bytes(_bytes(value)) if wire == BYTES else _whole(value).to_bytes(4, "little"))
     if kind != FLOAT:
         return None
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"a constant of {len(shape)} dimensions")
     values, size = np.frombuffer(content or b"".join(floats), dtype="<f4"), math.prod(shape)
+    if max(size, *shape, 0) * values.itemsize > room:
+        raise ValueError(f"a constant of shape {shape} is larger than the file can hold")
     if len(values) < size and not content:
         values = np.pad(values, (0, size - len(values)), mode="edge" if len(values) else "constant")
     if len(values) != size:

@@ -441,3 +441,50 @@ def test_constants_of_every_form_are_read_and_damage_is_said(tmp_path: Path):
             graph_def.constants(data[:end])
     with pytest.raises(IntegrityError, match="no whole GraphDef"):
         graph_def.constants(b"\x80\x02}q\x00.")
+
+
+def field(number: int, wire: int, value: int | bytes) -> bytes:
+    """A field on protobuf's wire: a whole number, or bytes with their length."""
+    number = number << 3 | wire
+    if isinstance(value, int):
+        return varint(number) + varint(value)
+    return varint(number) + varint(len(value)) + value
+
+
+def varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def constant(shape: tuple[int, ...], floats: bytes) -> bytes:
+    """A GraphDef with one constant of float32."""
+    sides = b"".join(field(2, graph_def.BYTES, field(1, graph_def.VARINT, side)) for side in shape)
+    tensor = field(1, graph_def.VARINT, graph_def.FLOAT) + field(2, graph_def.BYTES, sides) + floats
+    value = field(1, graph_def.BYTES, b"value") + field(2, graph_def.BYTES, field(8, graph_def.BYTES, tensor))
+    node = [field(number, graph_def.BYTES, part) for number, part in ((1, b"a"), (2, b"Const"), (5, value))]
+    return field(1, graph_def.BYTES, b"".join(node))
+
+
+ONE = field(5, graph_def.BYTES, np.float32(1).tobytes())
+TOO_LARGE = {
+    "a whole number among floats": (constant((1,), field(5, graph_def.VARINT, 2**40)), "a field of kind 0"),
+    "2^69": (constant((2**69,), ONE), "larger than the file can hold"),
+    "2^38, a tebibyte": (constant((2**38,), ONE), "larger than the file can hold"),
+    "2^20 by 2^20": (constant((2**20, 2**20), ONE), "larger than the file can hold"),
+    "a thousand dimensions": (constant((2,) * 1000, ONE), "a constant of 1000 dimensions"),
+    "0 by 2^69": (constant((0, 2**69), b""), "larger than the file can hold"),
+    "many of the size of the file": (
+        constant((40,), ONE) * 50 + constant((4000,), ONE),
+        "larger than the file can hold",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), TOO_LARGE.values(), ids=TOO_LARGE)
+def test_sizes_that_a_graph_cannot_hold_are_damage(data: bytes, message: str):
+    with pytest.raises(IntegrityError, match=f"no whole GraphDef: .*{message}"):
+        graph_def.constants(data)
+
+
+def test_one_number_fills_a_whole_constant():
+    assert np.array_equal(graph_def.constants(constant((3, 4), ONE))["a"], np.ones((3, 4)))
