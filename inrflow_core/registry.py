@@ -33,6 +33,22 @@ ALIASES = {
 }
 """Earlier names of parts, by kind, as users' presets, manifests and commands may hold them."""
 
+REQUIRED = {
+    "conditioners": ("OPTIONS",),
+    "datasets": ("DOMAIN", "DESCRIPTION"),
+    "domains": ("Domain",),
+    "feature_networks": ("KIND", "DOMAIN"),
+    "formats": ("SUFFIXES",),
+    "metrics": ("TITLE", "DOMAIN", "PROTOCOLS", "HIGHER_IS_BETTER", "inputs"),
+}
+"""Members that lists read of every part, by kind: a part of another package without one is broken."""
+REQUIRED_OF_NETWORKS = {
+    "distance": ("WEIGHTS",),
+    "embedder": ("IS_PLACEHOLDER",),
+    "extractor": ("OUTPUTS", "PREPROCESSING", "WEIGHTS"),
+}
+"""The same of feature networks, by `KIND`."""
+
 
 class BrokenPartWarning(UserWarning):
     """A part of another package cannot be used, and is left out."""
@@ -62,7 +78,7 @@ def path(kind: str, name: str) -> Path:
         return part
     try:
         spec = importlib.util.find_spec(part.module)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # this imports the package around the module, whose code may raise anything
         raise _broken(kind, part, error) from error
     if spec is None or spec.origin is None:
         raise _broken(kind, part, "there is no such module")
@@ -74,15 +90,18 @@ def find(kind: str, name: str) -> ModuleType:
 
     Raises:
         UsageError: there is no such part; the hint names the nearest. Or two have this name, or that of another package
-            cannot be imported.
+            cannot be imported or lacks a member that lists need.
     """
     part = _locate(kind, name)
     if isinstance(part, Path):
         return importlib.import_module(f"inrflow_core.{kind}.{part.stem}")
     try:
-        return part.load()
+        module = part.load()
     except Exception as error:  # code of another package may raise anything while it is imported
         raise _broken(kind, part, error) from error
+    if problem := _problem(kind, module):
+        raise _broken(kind, part, problem)
+    return module
 
 
 def parts(kind: str) -> dict[str, ModuleType]:
@@ -113,11 +132,24 @@ def _locate(kind: str, name: str) -> Path | EntryPoint:
     if is_own:
         return file
     if others:
+        if not all(map(str.isidentifier, others[0].value.split("."))):
+            raise _broken(kind, others[0], "an entry point here names a module, as `package.module`")
         module = others[0].module.rpartition(".")[2]
         if module != stem:  # files record a part by the name of its module
             raise _broken(kind, others[0], f"its module is called `{module}`, not `{stem}`")
         return others[0]
     raise UsageError(f"no part of `{kind}` is called `{name}`", hint=did_you_mean(name, names(kind)))
+
+
+def _problem(kind: str, module: ModuleType) -> str | None:
+    """What lists need and a module lacks; None if it has all of it."""
+    required = REQUIRED.get(kind, ())
+    if kind == "feature_networks" and hasattr(module, "KIND"):
+        if module.KIND not in list(REQUIRED_OF_NETWORKS):
+            return f"its `KIND` is {module.KIND!r}, not one of {', '.join(REQUIRED_OF_NETWORKS)}"
+        required += REQUIRED_OF_NETWORKS[module.KIND]
+    lacking = [f"`{member}`" for member in required if not hasattr(module, member)]
+    return f"it lacks {', '.join(lacking)}" if lacking else None
 
 
 def _of_others(kind: str) -> Mapping[str, Sequence[EntryPoint]]:
@@ -143,8 +175,10 @@ def _described(part: EntryPoint) -> str:
 
 
 def _broken(kind: str, part: EntryPoint, problem: object) -> UsageError:
-    kind_of = f"{type(problem).__name__}: " if isinstance(problem, Exception) else ""
+    kind_of, remedy = "", "update or uninstall that package"
+    if isinstance(problem, Exception):
+        kind_of = f"{type(problem).__name__}: "
+        remedy += f"; `python -c 'import {part.module}'` shows where it fails"
     return UsageError(
-        f"the part `{part.name}` of `{kind}`, of {_described(part)}, cannot be used: {kind_of}{problem}",
-        hint=f"update or uninstall that package; `python -c 'import {part.module}'` shows where it fails",
+        f"the part `{part.name}` of `{kind}`, of {_described(part)}, cannot be used: {kind_of}{problem}", hint=remedy
     )

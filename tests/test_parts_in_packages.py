@@ -86,6 +86,66 @@ def test_an_entry_point_without_a_module_is_said(path: Path):
         registry.path("samplers", "gone")
 
 
+def test_a_package_that_fails_around_its_module_is_said(path: Path):
+    install(path, "my-samplers", "samplers", {"leapfrog": "ORDER = 2"})
+    (path / "my_samplers" / "__init__.py").write_text("1 / 0\n")
+    with pytest.raises(UsageError, match="`my-samplers` 1.5 .*cannot be used: ZeroDivisionError"):
+        registry.path("samplers", "leapfrog")
+
+
+def test_an_entry_point_names_a_module_and_nothing_in_it(path: Path):
+    install(path, "my-samplers", "samplers", {"leapfrog": "ORDER = 2"})
+    file = path / "my_samplers-1.5.dist-info" / "entry_points.txt"
+    for value in ("my_samplers.leapfrog:ORDER", "my samplers", "my_samplers.leapfrog [extra]"):
+        file.write_text(f"[inrflow.samplers]\nleapfrog = {value}\n")
+        registry._entry_points.cache_clear()
+        with pytest.raises(UsageError, match="`my-samplers` 1.5 .*an entry point here names a module"):
+            registry.find("samplers", "leapfrog")
+
+
+LACKING = {
+    "feature_networks": ("DOMAIN = 'image'", "`KIND`", ["weights", "list"], '"inception"'),
+    "datasets": ("DESCRIPTION = 'a -> b'", "`DOMAIN`", ["prepare", "--list"], '"digits"'),
+    "metrics": ("TITLE = 'mine'\nDOMAIN = 'image'", "`PROTOCOLS`, `HIGHER_IS_BETTER`", ["eval", "--list"], '"fid"'),
+}
+
+
+@pytest.mark.parametrize("kind", LACKING)
+def test_lists_name_the_package_of_a_part_that_lacks_a_member_and_go_on(
+    kind: str, path: Path, capsys: pytest.CaptureFixture[str]
+):
+    text, member, words, other = LACKING[kind]
+    install(path, "my-parts", kind, {"lacks": text})
+    commands = [words, ["doctor", "--no-test"]] if kind == "feature_networks" else [words]
+    for command in commands:
+        with pytest.warns(registry.BrokenPartWarning, match=f"the package `my-parts` 1.5 .*it lacks {member}"):
+            assert run([*command, "--json"]) == 0
+        out = capsys.readouterr().out
+        assert other in out and '"lacks"' not in out
+
+
+NETWORKS = {
+    "extractor": "it lacks `OUTPUTS`, `PREPROCESSING`, `WEIGHTS`",
+    "embedder": "it lacks `IS_PLACEHOLDER`",
+    "distance": "it lacks `WEIGHTS`",
+    "nowhere": "its `KIND` is 'nowhere', not one of distance, embedder, extractor",
+}
+
+
+@pytest.mark.parametrize(("kind", "problem"), NETWORKS.items(), ids=NETWORKS)
+def test_a_feature_network_has_the_members_of_its_kind(kind: str, problem: str, path: Path):
+    install(path, "my-parts", "feature_networks", {"one": f"KIND = '{kind}'; DOMAIN = 'image'"})
+    with pytest.raises(UsageError, match=f"`my-parts` 1.5 .*{problem}"):
+        registry.find("feature_networks", "one")
+
+
+@pytest.mark.parametrize("kind", registry.REQUIRED)
+def test_every_part_of_ours_has_the_members_that_another_package_needs(kind: str):
+    for name, part in registry.parts(kind).items():
+        more = registry.REQUIRED_OF_NETWORKS[part.KIND] if kind == "feature_networks" else ()
+        assert all(hasattr(part, member) for member in registry.REQUIRED[kind] + more), name
+
+
 def test_a_part_has_the_name_of_its_module(path: Path):
     install(path, "my-samplers", "samplers", {"leapfrog": ""})
     file = path / "my_samplers-1.5.dist-info" / "entry_points.txt"
