@@ -61,9 +61,10 @@ def complete_models(incomplete: str) -> list[str]:
 
 def complete_weights(incomplete: str) -> list[str]:
     """Names of weights, for the shell."""
-    from inrflow_core.weights import inventory
+    from inrflow_core import registry
+    from inrflow_core.runs import shipped
 
-    return _starting(inventory.names(), incomplete)
+    return _starting(registry.names("feature_networks") + shipped.names(), incomplete)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]

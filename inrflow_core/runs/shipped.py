@@ -9,8 +9,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from inrflow_core.errors import UsageError, did_you_mean
-from inrflow_core.models import read_metadata
-from inrflow_core.runs.run import samples_under
 
 FOLDER = Path(__file__).resolve().parent.parent / "shipped"
 SUFFIX, CARD = ".safetensors", ".md"
@@ -35,6 +33,9 @@ def weights_file(name: str) -> Path:
 
 def fitting(domains: Collection[str], condition: str | None = None) -> list[str]:
     """The models whose samples are of one of these domains, under such a condition; if that is None, without an input."""
+    from inrflow_core.models import read_metadata  # not above: completion takes `names` without torch
+    from inrflow_core.runs.run import samples_under
+
     found = []
     for name in names():
         preset = read_metadata(weights_file(name))[0]

@@ -184,6 +184,8 @@ COMPLETIONS = {
     "inrflow train --preset digits": ["digits-ddmi-demo", "digits-demo", "digits-inrct-demo"],
     "inrflow prepare shape": ["shapenet"],
     "inrflow sample --sampler eul": ["euler", "euler-maruyama"],
+    "inrflow weights check so": ["solids"],
+    "inrflow weights convert clip": ["clip", "clip-bigg", "clip-text", "clip-text-b32"],
 }
 
 
@@ -191,6 +193,14 @@ COMPLETIONS = {
 def test_the_shell_completes_commands_presets_and_data_sets(line: str, offered: list[str]):
     words = {"_INRFLOW_COMPLETE": "complete_bash", "COMP_CWORD": str(len(line.split()) - 1), "COMP_WORDS": line}
     assert program(**words).stdout.split() == offered
+
+
+def test_weights_and_models_are_completed_without_torch():
+    code = (
+        "import sys; from inrflow_cli import options; options.complete_weights(''); options.complete_models('');"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("command", "old"), [(c, o) for c, names in app.RENAMED.items() for o in names])
