@@ -73,7 +73,7 @@ def _look() -> dict[str, Any]:
     hardware = diagnosis.hardware(run.runs_dir())
     console.table(("machine", ""), _rows(hardware))
     folder = _weights_file.default_folder()
-    found = {name: path.exists() for name, path in inventory.network_paths(folder).items()}
+    found = {name: path.exists() for name, path in inventory.network_paths().items()}
     present = [name for name, is_there in found.items() if is_there]
     console.result(
         f"weights of feature networks in `{folder}`: {', '.join(present) or 'none'}; absent: "

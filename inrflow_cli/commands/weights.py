@@ -81,10 +81,13 @@ Target = Annotated[
 
 
 @weights.callback(invoke_without_command=True)
-def main(context: typer.Context) -> None:
+def main(context: typer.Context, json: Json = False) -> None:
     """List, convert and check weights: of feature networks, which metrics and conditions use, and of the models that come with inrflow."""
-    if context.invoked_subcommand is None:
-        list_weights()
+    command = context.invoked_subcommand
+    if command is None:
+        list_weights(json=json)
+    elif json:
+        raise UsageError(f"`--json` is written before `{command}`", hint=f"`inrflow weights {command} --json`")
 
 
 @weights.command("list")

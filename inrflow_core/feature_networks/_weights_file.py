@@ -71,13 +71,27 @@ class Weights:
         """Its name in a folder of weights."""
         return f"{self.name}.safetensors"
 
-    def command(self, source: str, target: Path, *, again: bool = False) -> str:
-        """The command that converts a published file to `target`; `again` where that exists."""
-        known = {published.file: published for published in self.published}
-        words = ["inrflow", "weights", "convert", self.name, source]
+    @property
+    def files(self) -> tuple[PublishedWeights, ...]:
+        """All published files that can be converted, or that the conversion needs."""
+        return self.published if self.second is None else (*self.published, self.second)
+
+    def command(
+        self, source: str, target: Path, *, published: PublishedWeights | None = None, again: bool = False
+    ) -> str:
+        """The command that converts a published file to `target`; `again` where that exists.
+
+        Args:
+            published: which of `files` the file `source` is. Default: the one of its name.
+        """
+        published = published or next((file for file in self.files if file.file == Path(source).name), None)
+        first, second = source, None if self.second is None else self.second.file
+        if published is not None and published == self.second:
+            first, second = self.published[0].file, source
+        words = ["inrflow", "weights", "convert", self.name, first]
         words += [] if target == default_folder() / self.file else ["--out", str(target)]
-        words += [] if self.second is None else ["--second", self.second.file]
-        words += ["--trust"] if source in known and known[source].runs_code else []
+        words += [] if second is None else ["--second", second]
+        words += ["--trust"] if published is not None and published.runs_code else []
         return shlex.join(words + (["--overwrite"] if again else []))
 
 

@@ -6,6 +6,7 @@ first; nothing is written unless every tensor of the network is there in its sha
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -58,13 +59,13 @@ def convert(
     if target.suffix != ".safetensors":
         raise UsageError(f"`{target}` must end in .safetensors", hint=f"as in `weights/{weights.file}`")
     _check_published(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write.check_writable(target, overwrite=overwrite)
     digests = [plain_file.file_digest(path, from_disk=True) for path, _ in sources]
     published = [
         published_files.recognize(known, path, digest, any_digest=any_digest)
         for (path, known), digest in zip(sources, digests, strict=True)
     ]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write.check_writable(target, overwrite=overwrite)
     stored = {name: tensor for path, _ in sources for name, tensor in published_files.read(path, trust=trust).items()}
     with torch.device("meta"):
         own = getattr(registry.find("feature_networks", name), NETWORKS[name])().state_dict()
@@ -107,7 +108,8 @@ def _check_published(source: Path) -> None:
         return
     metadata = safetensors_file.read_metadata(source, hint="get the file again")
     if metadata.get("format") == _weights_file.FORMAT:
-        raise UsageError(f"`{source}` is converted already", hint=f"check it with `inrflow weights check {source}`")
+        command = shlex.join(["inrflow", "weights", "check", str(source)])
+        raise UsageError(f"`{source}` is converted already", hint=f"check it with `{command}`")
 
 
 def _check_number(weights: Weights, source: Path, second: Path | None) -> None:

@@ -53,17 +53,14 @@ class Entry:
     """Why it cannot be read, as far as its header says; `verification.check` reads all of it."""
 
 
-def entries(folder: Path | None = None) -> list[Entry]:
+def entries() -> list[Entry]:
     """Every network with weights, by name, then the models that come with inrflow.
 
     Digests of converted files come from their headers; those of folders and models are computed.
-
-    Args:
-        folder: where to look; default: `_weights_file.default_folder`.
     """
     uses = _metrics_by_network()
     found = []
-    for name, path in network_paths(folder).items():
+    for name, path in network_paths().items():
         part: Any = registry.find("feature_networks", name)
         if part.KIND == "embedder":
             found.append(_of_folder(name, part, path))
@@ -73,21 +70,22 @@ def entries(folder: Path | None = None) -> list[Entry]:
     return found + [_of_model(name) for name in shipped.names()]
 
 
-def network_paths(folder: Path | None = None) -> dict[str, Path]:
+def network_paths() -> dict[str, Path]:
     """Where the weights of each feature network that has any are looked for, by name."""
-    folder = folder or _weights_file.default_folder()
+    folder = _weights_file.default_folder()
     paths = {}
     for name, part in registry.parts("feature_networks").items():
         if part.KIND == "embedder":
-            paths |= {} if part.IS_PLACEHOLDER else {name: folder / name}
+            paths |= {name: folder / name} if hasattr(part, "EXPECTED") else {}
         elif part.WEIGHTS is not None:
             paths[name] = folder / part.WEIGHTS.file
     return paths
 
 
-def names() -> list[str]:
-    """The names of all entries."""
-    return [*network_paths(), *shipped.names()]
+def converted() -> list[_weights_file.Weights]:
+    """The weights of networks whose published files are converted, by name."""
+    parts = registry.parts("feature_networks").values()
+    return [part.WEIGHTS for part in parts if part.KIND != "embedder" and part.WEIGHTS is not None]
 
 
 def _metrics_by_network() -> dict[str, list[str]]:
@@ -103,8 +101,7 @@ def _metrics_by_network() -> dict[str, list[str]]:
 
 
 def _of_network(name: str, use: str, weights: _weights_file.Weights, path: Path) -> Entry:
-    files = (*weights.published, *([] if weights.second is None else [weights.second]))
-    sources = tuple(Source(one.file, one.bytes, one.sha256, one.page, one.license) for one in files)
+    sources = tuple(Source(one.file, one.bytes, one.sha256, one.page, one.license) for one in weights.files)
     digest = published = problem = None
     if path.exists():
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,31 +77,39 @@ def _check_path(path: Path) -> Verified:
     if path.suffix in _weights_file.THIRD_PARTY:
         raise UsageError(f"`{path}` is a published file, which is converted first", hint=_conversion_hint(path))
     metadata = safetensors_file.read_metadata(path)
-    if metadata.get("format") == _weights_file.FORMAT:
-        return _check_network(metadata.get("network", ""), path)
-    return _check_model(path.stem, path)
+    if metadata.get("format") != _weights_file.FORMAT:
+        return _check_model(path.stem, path)
+    name, known = metadata.get("network", ""), [weights.name for weights in inventory.converted()]
+    if name not in known:
+        raise IntegrityError(
+            f"`{path}` says that it holds weights of `{name}`, of which there are no converted files",
+            hint=f"get it again; known are {', '.join(known)}",
+        )
+    return _check_network(name, path)
 
 
 def _conversion_hint(path: Path) -> str:
     """The command that converts a published file, by its digest, else by its name."""
     digest = plain_file.file_digest(path)
-    for entry in inventory.entries():
-        for source in entry.sources:
-            if entry.kind == "network" and (source.sha256 == digest or source.file == path.name):
-                weights = registry.find("feature_networks", entry.name).WEIGHTS
-                return f"its sha256 is {digest}; `{weights.command(str(path), entry.path)}`"
-    return f"its sha256, {digest}, is of no known file: `inrflow weights list` shows those; `inrflow weights convert NAME {path}`"
+    known = [(weights, file) for weights in inventory.converted() for file in weights.files]
+    alike = [pair for pair in known if pair[1].sha256 == digest] + [pair for pair in known if pair[1].file == path.name]
+    if alike:
+        weights, file = alike[0]
+        target = _weights_file.default_folder() / weights.file
+        return f"its sha256 is {digest}; `{weights.command(str(path), target, published=file)}`"
+    command = f"inrflow weights convert NAME {shlex.quote(str(path))}"
+    return f"its sha256, {digest}, is of no known file: `inrflow weights list` shows those; `{command}`"
 
 
 def _embedder_of(folder: Path) -> str:
     """The embedder whose type the config of a folder names; raises IntegrityError if there is none."""
     kind = typed_json.read_table(folder / _hf_folder.CONFIG).get("model_type")
     embedders = {
-        file.EXPECTED.model_type: name
+        expected.model_type: name
         for name in _contract.names("embedder")
-        if not (file := _contract.find_embedder(name)).IS_PLACEHOLDER
+        if (expected := getattr(_contract.find_embedder(name), "EXPECTED", None)) is not None
     }
-    if kind not in embedders:
+    if not isinstance(kind, str) or kind not in embedders:
         raise IntegrityError(
             f"`{folder}` holds a network of the type {kind!r}", hint="known are " + ", ".join(sorted(embedders))
         )
@@ -141,7 +150,7 @@ def _check_folder(name: str, path: Path) -> Verified:
 
 def _check_model(name: str, path: Path) -> Verified:
     """Weights of inrflow: their digest, their tensors, and one sample in few steps where it needs no input."""
-    model = sample.load(path)
+    model = sample.load(path, device="cpu")  # as the queries below
     file = run.resolve_weights(path)
     digest = plain_file.file_digest(file)
     if not run.samples_under(model.preset, None):

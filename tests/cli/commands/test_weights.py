@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from inrflow_cli import console
 from inrflow_cli.app import run
 from inrflow_core import registry
 from inrflow_core.errors import Exit, MissingError
-from inrflow_core.feature_networks import _weights_file, i3d
+from inrflow_core.feature_networks import _weights_file, i3d, lpips
 from inrflow_core.feature_networks._weights_file import VARIABLE
 from inrflow_core.runs import shipped
+from inrflow_core.storage import plain_file
 from inrflow_core.weights import inventory
 from tests.feature_networks import hf_folders, i3d_published, published
 
@@ -57,6 +60,9 @@ def test_every_network_with_weights_is_listed_with_use_page_and_license(capsys: 
         assert all(source["page"].startswith("https://") and source["license"] for source in entry["sources"])
     assert "FID" in listed["inception"]["use"].split(", ") and listed["dinov2"]["use"] == "image conditions"
     assert all(listed[name]["is_there"] and len(listed[name]["sha256"]) == 64 for name in shipped.names())
+    assert answered(capsys)[:2] == (code, answer)  # `inrflow weights --json`
+    assert run(["weights", "--json", "check"]) == Exit.USAGE
+    assert "`inrflow weights check --json`" in capsys.readouterr().err
 
 
 def test_the_command_that_a_hint_names_makes_the_weights_that_were_absent(
@@ -106,7 +112,7 @@ def test_without_a_name_all_that_are_there_are_checked_and_the_code_is_that_of_t
     code, answer, said = answered(capsys, "check")
     assert code == Exit.INTEGRITY and [one["name"] for one in answer["failed"]] == ["vgg16"]
     assert [one["name"] for one in answer["checked"]] == ["lpips", *shipped.names()]
-    assert answer["checked"][0]["outputs"] == {"distance": [1]} and "3 of 4 are whole" in said
+    assert answer["checked"][0]["outputs"] == {"distance": [1]} and f"of {len(shipped.names()) + 2} are whole" in said
 
 
 def test_a_model_that_comes_with_inrflow_is_sampled_and_a_damaged_copy_refused(
@@ -157,6 +163,53 @@ def test_what_cannot_be_is_an_error_with_its_code_and_what_to_do(
     code, message, hint = expected
     actual, answer, _ = answered(capsys, *words.split())
     assert actual == code and message in answer["error"] and hint in answer["hint"]
+
+
+def test_a_file_that_is_not_what_it_says_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number, name in enumerate(["dinov2", "nowhere", "patches", ""]):
+        about = {"format": _weights_file.FORMAT, "network": name}
+        file = f"{number}.safetensors"
+        safetensors.torch.save_file({"a": torch.zeros(2)}, file, about)
+        code, answer, _ = answered(capsys, "check", file)
+        assert code == Exit.INTEGRITY and f"holds weights of `{name}`" in answer["error"] and "vgg16" in answer["hint"]
+    hf_folders.dinov2(tmp_path / "folder")
+    config = tmp_path / "folder" / "config.json"
+    for kind in (["dinov2"], {"a": 1}, None, 3):
+        config.write_text(json.dumps({"model_type": kind}))
+        code, answer, _ = answered(capsys, "check", "folder")
+        assert (
+            code == Exit.INTEGRITY and "holds a network of the type" in answer["error"] and "dinov2" in answer["hint"]
+        )
+
+
+def test_the_hint_of_a_published_file_names_its_own_command_in_quotes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    folder = Path("my files")
+    folder.mkdir()
+    commands = {
+        "vgg.pth": "lpips vgg16-397923af.pth --second 'my files/vgg.pth'",
+        "vgg16.pt": "vgg16 'my files/vgg16.pt' --trust",
+        "other.pt": "NAME 'my files/other.pt'",
+    }
+    for name, command in commands.items():
+        (folder / name).write_bytes(b"nothing")
+        _, answer, _ = answered(capsys, "check", str(folder / name))
+        assert f"`inrflow weights convert {command}`" in answer["hint"]
+    digest = plain_file.file_digest(folder / "vgg.pth")
+    second = lpips.WEIGHTS.second
+    assert second is not None
+    known = replace(lpips.WEIGHTS, second=second._replace(sha256=digest))
+    monkeypatch.setattr(lpips, "WEIGHTS", known)
+    _, answer, _ = answered(
+        capsys, "check", str(folder / "other.pt")
+    )  # the same bytes: the digest comes before the name
+    assert "`inrflow weights convert lpips vgg16-397923af.pth --second 'my files/other.pt'`" in answer["hint"]
+
+
+def test_a_refused_conversion_makes_no_folder(folder: Path, capsys: pytest.CaptureFixture[str]):
+    Path("some.pth").write_bytes(b"nothing")
+    assert answered(capsys, "convert", "vgg16", "some.pth")[0] == Exit.INTEGRITY and not folder.exists()
 
 
 def test_a_converted_file_is_not_converted_again(narrow: str, capsys: pytest.CaptureFixture[str]):
