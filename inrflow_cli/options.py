@@ -107,7 +107,8 @@ Label = Annotated[
     str | None,
     typer.Option(
         metavar="NUMBER|NAME",
-        help="Class to sample; several are separated by commas, each seed takes one in turn. `uniform`: a random one.",
+        help="Class to sample; of several, separated by commas, or `all`, each seed takes one in turn. `none`: without a class. "
+        "`uniform`: a random one, the default.",
     ),
 ]
 Guidance = Annotated[

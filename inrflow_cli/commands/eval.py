@@ -206,7 +206,7 @@ def eval(
 ) -> None:
     """Compute metrics of samples against a reference; writes metrics.json, report.html and a table.
 
-    Runs are sampled first. Run the same command again to resume.
+    Runs are sampled first. After an interruption, run the same command again to resume.
     """
     from inrflow_cli.views import lists
     from inrflow_core.evaluation import job as evaluation

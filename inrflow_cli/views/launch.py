@@ -60,11 +60,13 @@ def show_micro_batches(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def launch_lines(command: Sequence[str], world: World) -> dict[str, str]:
-    """The command lines that start a run on the processes of a plan: by torchrun, and by srun in a Slurm job."""
+    """The command lines that start a run on the processes of a plan: by torchrun and by srun in a Slurm job; of one process the command."""
     from inrflow_core.planning.zero_memory import PER_MACHINE
 
     per_machine = max(n for n in range(1, PER_MACHINE + 1) if world.size % n == 0)
     machines, text = world.size // per_machine, shlex.join(command)
+    if world.size == 1:
+        return {"command": text}
     if machines > 1:
         meeting = f"--nnodes {machines} --nproc-per-node {per_machine} --rdzv-backend c10d --rdzv-endpoint HOST:29500 --rdzv-id 7"
     else:
@@ -78,6 +80,9 @@ def launch_lines(command: Sequence[str], world: World) -> dict[str, str]:
 
 def show_launch_lines(lines: dict[str, str]) -> None:
     """The lines of `launch_lines`, and what they need."""
+    if "command" in lines:
+        console.result(f"to start it:\n  {lines['command']}")
+        return
     several = " (on every machine; HOST is one of them)" if "HOST" in lines["torchrun"] else ""
     console.result(f"to launch it{several}:\n  {lines['torchrun']}\nor in a Slurm job:\n  {lines['slurm']}")
 

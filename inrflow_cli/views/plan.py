@@ -275,9 +275,13 @@ def _words(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> list[str]
         f"on {unit} in {precision}, micro-batches of {stage.micro}, ZeRO stage {settings.zero_stage}",
         f"a step takes {least}{step} ({per_second:,.3g} sets/s), {settings.steps:,} steps of {settings.batch} sets "
         f"{format_duration(seconds * settings.steps)}: {how}",
-        f"the {what} sees {cost['samples']:,} sets and costs {cost['gpu_hours']:,.0f} {processor}-hours",
+        f"the {what} sees {cost['samples']:,} sets and costs {_hours(cost['gpu_hours'])} {processor}-hours",
         _checkpoints(stage.plan),
     ]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
 
 
 def _checkpoints(plan: Plan) -> str:

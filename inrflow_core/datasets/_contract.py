@@ -130,7 +130,8 @@ def notes_on_unread(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     shown = ", ".join(f"`{name}`" for name in names[:3])
-    return (f"{len(names):,} files are of formats that are not read: {shown}{', ...' if names[3:] else ''}",)
+    files = "1 file is of a format that is" if len(names) == 1 else f"{len(names):,} files are of formats that are"
+    return (f"{files} not read: {shown}{', ...' if names[3:] else ''}",)
 
 
 def source_not_found(

@@ -62,6 +62,10 @@ class Results:
         texts = [
             f"{score.title} {score.protocol}: {score.note}" for one in self.scored for score in one.scores if score.note
         ]
+        counts = {one.sample_set.name: max((score.samples for score in one.scores), default=0) for one in self.scored}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+            texts.append(f"different numbers of samples, which change most metrics: {listed}")
         return list(dict.fromkeys(texts))
 
     def to_json(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def output_paths(files: list[Path], out: Path, num: int, *, overwrite: bool = Fa
     if not out.is_dir():
         raise UsageError(
             f"{len(files)} files need a folder as output, and `{out}` is not a folder",
-            hint=f"make it with `mkdir -p {out}`",
+            hint=f"make one with `mkdir -p {out.with_suffix('')}`, and name that",
         )
     targets = [out / f"{file.stem}{_suffix(file)}" for file in files]
     if len(set(targets)) < len(targets):

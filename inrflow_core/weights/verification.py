@@ -154,7 +154,9 @@ def _check_model(name: str, path: Path) -> Verified:
     file = run.resolve_weights(path)
     digest = plain_file.file_digest(file)
     if not run.samples_under(model.preset, None):
-        return Verified(name, path, digest, {}, "not sampled: the model needs an image, a sequence or a text")
+        return Verified(
+            name, path, digest, {}, f"`{name}` is not sampled: the model needs an image, a sequence or a text"
+        )
     labels = resolve_labels(model, [0])
     steps = FEW_STEPS if hasattr(getattr(model.preset.sampler, "config", None), "steps") else None
     field = sample.sample_fields(model, [0], labels, options_for_labels(model, labels, steps=steps))

@@ -19,7 +19,6 @@ COMMAND = ["inrflow", "train", "--preset", "imagenet128-xl", "--set", "data.path
 @pytest.mark.parametrize(
     ("processes", "torchrun", "srun"),
     [
-        (1, "--standalone --nproc-per-node 1 ", "--nodes=1 --ntasks-per-node=1 --gpus-per-node=1 "),
         (8, "--standalone --nproc-per-node 8 ", "--nodes=1 --ntasks-per-node=8 --gpus-per-node=8 "),
         (32, "--nnodes 4 --nproc-per-node 8 ", "--nodes=4 --ntasks-per-node=8 --gpus-per-node=8 "),
         (12, "--nnodes 2 --nproc-per-node 6 ", "--nodes=2 --ntasks-per-node=6 --gpus-per-node=6 "),
@@ -32,6 +31,11 @@ def test_every_process_of_the_plan_is_started_and_runs_the_command(processes, to
     assert lines["slurm"].startswith(f"srun {srun}")
     for line in lines.values():
         assert shlex.split(line)[-len(COMMAND) :] == COMMAND
+
+
+def test_one_process_needs_no_launcher():
+    world = distributed.World(0, 1, 0, torch.device("cuda"), False)
+    assert launch.launch_lines(COMMAND, world) == {"command": shlex.join(COMMAND)}
 
 
 def test_other_micro_batches_are_those_of_a_plan_and_recomputation_takes_less_memory_and_more_time():
