@@ -91,13 +91,7 @@ def _draw(plot: Path, found: list[Run]) -> None:
     from inrflow_core.runs import loss_curves
     from inrflow_core.visualization import image_grid
 
-    curves = {
-        f"{run.name}, {name}" if len(found) > 1 else name: curve
-        for run in found
-        for name, curve in loss_curves.loss_curves(run).items()
-    }
-    if not curves:
-        raise MissingError("no run has a log with losses", hint="`inrflow train` writes one: log.jsonl in the run")
+    curves = loss_curves.curves_of_runs(found)
     dashed = [name for name in curves if name.endswith(loss_curves.HELD_OUT)]
     png.save(plot, image_grid.curves(curves, dashed=dashed), origin={"runs": " ".join(run.name for run in found)})
     console.info(f"wrote `{plot}`")

@@ -101,7 +101,7 @@ class LocalDecoder(nn.Module):
         inner = (1 + scale)[..., None] * self.inner.weight.t()
         with torch.autocast(cells.device.type, enabled=False):
             bias = torch.baddbmm(self.inner.bias, shift[:, None], inner)
-            direct = self.direct(shift[:, None])
+            direct = self.direct(shift)[:, None]
         return LocalState(cells, self.value.weight.t() * (1 + value)[:, None], inner, bias, direct, skip[:, None])
 
     def embed(self, queries: Queries) -> LocalEmbedding:

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from inrflow_core.errors import MissingError
 from inrflow_core.runs.run import Run
 from inrflow_core.storage import typed_json
 
@@ -36,6 +37,23 @@ def loss_curves(run: Run) -> dict[str, Curve]:
         for name, points, most in ((LOSS, losses[stage], POINTS), (HELD_OUT, held_out[stage], len(held_out[stage])))
         if points
     }
+
+
+def curves_of_runs(runs: Sequence[Run]) -> dict[str, Curve]:
+    """The curves of runs, of several runs with the run's name in front.
+
+    Raises:
+        MissingError: no run has a log with losses.
+        IntegrityError: as `loss_curves`.
+    """
+    curves = {
+        f"{run.name}, {name}" if len(runs) > 1 else name: curve
+        for run in runs
+        for name, curve in loss_curves(run).items()
+    }
+    if not curves:
+        raise MissingError("no run has a log with losses", hint="`inrflow train` writes one: log.jsonl in the run")
+    return curves
 
 
 def _curve(points: Sequence[tuple[float, float]], most: int) -> Curve:

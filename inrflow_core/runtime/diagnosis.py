@@ -107,8 +107,7 @@ def hardware(folder: Path) -> Hardware:
     gpus = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, total = torch.cuda.mem_get_info(index)
-        name = torch.cuda.get_device_name(index)
-        gpus.append(Gpu(name, total, free, device.has_bf16(torch.device("cuda", index))))
+        gpus.append(Gpu(torch.cuda.get_device_name(index), total, free, device.has_bf16(torch.device("cuda", index))))
     processor = torch.device("cpu")
     return Hardware(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

@@ -97,12 +97,14 @@ class _Board:
     def write_image(self, step: int, png: Path) -> None:
         if self._writer is None:
             return
-        from PIL import Image
+        from inrflow_core.visualization import image_io
 
-        with Image.open(png) as opened:
-            (width, height), channels = opened.size, len(opened.getbands())
+        written = image_io.read_image(png, None)
         image = self._summaries.Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=png.read_bytes()
+            height=written.height,
+            width=written.width,
+            colorspace=len(written.getbands()),
+            encoded_image_string=png.read_bytes(),
         )
         value = self._summaries.Summary.Value(tag="samples", image=image)
         self._append(self._events.Event(step=step, summary=self._summaries.Summary(value=[value])))

@@ -77,7 +77,8 @@ def test_tables_are_results_on_stdout_and_on_stderr_where_a_program_reads_stdout
     assert reserved.out == '{"a": 1}\n' and reserved.err == captured.out
 
 
-def test_without_a_terminal_a_table_has_its_full_width_and_no_colors(capsys):
+def test_without_a_terminal_a_table_has_its_full_width_and_no_colors(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     cells = ["x" * 150, "y" * 150]
     console.table(["a", "b"], [cells])
     text = capsys.readouterr().out
@@ -103,7 +104,7 @@ def test_a_character_that_stdout_cannot_encode_is_replaced(monkeypatch):
     assert written.getvalue() == b"0.5 ? 0.1\n"
 
 
-@pytest.mark.parametrize("command", ["presets", "prepare --list", "eval --list", "runs nowhere"])
+@pytest.mark.parametrize("command", ["presets", "prepare --list", "eval --list", "runs ."])
 def test_a_command_ends_quietly_where_the_reader_of_its_list_leaves(command, tmp_path):
     line = f"{sys.executable} -m inrflow_cli {command} | head -c 1 > /dev/null; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)

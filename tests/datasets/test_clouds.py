@@ -286,7 +286,7 @@ def test_an_empty_folder_and_one_of_other_files_are_refused(tmp_path: Path):
         clouds.scan(tmp_path, clouds.Config())
     assert "`inrflow prepare mesh-folder` reads" in str(caught.value.hint)
     write(tmp_path / "a.npy")
-    assert "1 files are of formats that are not read: `scan.las`" in clouds.scan(tmp_path, clouds.Config()).notes[0]
+    assert "1 file is of a format that is not read: `scan.las`" in clouds.scan(tmp_path, clouds.Config()).notes[0]
 
 
 @pytest.mark.slow

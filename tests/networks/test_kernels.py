@@ -67,7 +67,15 @@ def test_every_attention_without_padding_may_be_flash_attention(name, monkeypatc
             assert part.dtype == torch.bfloat16 and part.stride(-1) == 1 and part.shape[-1] % 8 == 0
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.toml")), ids=lambda path: path.stem)
+UNEVEN = {"objects-own-demo"}
+"""Presets whose heads have another number of numbers, 28, as the weights that come with inrflow have: small models for a CPU."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted((ROOT / "presets").glob("*.toml")) if path.stem not in UNEVEN],
+    ids=lambda path: path.stem,
+)
 def test_the_heads_of_every_preset_have_a_multiple_of_eight_numbers(path):
     for part in preset_table.load(path.stem).networks.values():
         config = part.config

@@ -40,7 +40,7 @@ def test_a_tiny_model_is_trained_and_sampled_and_its_folder_removed(capsys, tmp_
 
 def test_the_extras_are_those_of_pyproject_and_an_absent_one_has_its_command(checkout: Path, capsys, monkeypatch):
     project = tomli.loads((checkout / "pyproject.toml").read_text())["project"]
-    assert set(diagnosis.EXTRAS) == set(project["optional-dependencies"]) - {"dev"}
+    assert set(diagnosis.EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs"}
     monkeypatch.setitem(diagnosis.EXTRAS, "video", ("a_module_that_is_nowhere",))
     code, answer, text = doctor(capsys, "--no-test")
     assert code == 0 and answer["extras"]["video"]["missing"] == ["a_module_that_is_nowhere"]

@@ -90,13 +90,10 @@ def test_without_the_extra_the_command_says_what_to_install(
     assert "the page needs the package `uvicorn`" in words and "pip install 'inrflow[view]'" in words
 
 
-def test_a_port_in_use_and_a_run_that_is_not_shown_are_errors(
+def test_a_port_in_use_and_a_run_that_is_not_there_are_errors(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     with socket.create_server(("127.0.0.1", 0)) as other:
         assert run(["view", str(folder), "--port", str(other.getsockname()[1])]) == 2
     assert "name another `--port`" in capsys.readouterr().err
-    tiny.run_folder(tmp_path / "objects", tiny.IMAGE_TO_POINTS)
-    assert run(["view", str(tmp_path / "objects")]) == 2
-    assert "which the page does not take" in capsys.readouterr().err
     assert run(["view", str(tmp_path / "none")]) == 3
