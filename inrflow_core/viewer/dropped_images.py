@@ -75,7 +75,10 @@ class DroppedImages:
         with self._lock:
             dropped = self._permanent.get(name) or self._images.get(name)
         if dropped is None:
-            raise MissingError(f"the image `{name}` is not here any longer", hint="drop it on the page again")
+            raise MissingError(
+                f"the image `{name}` is not here any longer",
+                hint="drop it on the page again, or name it with `inrflow view --image FILE`",
+            )
         return dropped
 
     @contextmanager

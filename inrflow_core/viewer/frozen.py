@@ -67,18 +67,43 @@ OWN: Mapping[str, parameters.Parser] = {
 
 
 def html(functions: Functions, fragment: str, progress: Progress | None = None) -> str:
-    """The page of a fragment, as text; the same fragment gives the same bytes.
+    """The page of a fragment, as text; the same fragment gives the same bytes. A panel that waits for an image says so.
 
     Raises:
-        UsageError: a part of the fragment cannot be, or a run lacks what it names.
+        UsageError: a part of the fragment cannot be, a run lacks what it names, or all panels wait for an image.
     """
-    shared, view = parameters.parse(parse_qsl(fragment.removeprefix("#"), keep_blank_values=True), OWN)
-    if shared.image is None:
-        shared = replace(shared, image=functions.first_image)
-    panels = [_section(functions, own, view, progress) for own in _panels(functions, shared, view)]
+    selections, view = _parse(functions, fragment)
+    names = waiting(functions, fragment)
+    if len(names) == len(selections):
+        hint = "name one with `inrflow view --image FILE`, or drop one on the page"
+        raise UsageError(f"`{names[0]}` needs an image", hint=hint)
+    panels = [
+        f"<div><section><h2>{escape(functions.runs[own.run].name)}</h2></section><p>needs an image</p></div>"
+        if _waits(functions, own)
+        else _section(functions, own, view, progress)
+        for own in selections
+    ]
     content = "\n".join(panels) if len(panels) == 1 else f'<div class="sides">{"".join(panels)}</div>'
     head = "<p>Each panel shows one sample as a function, evaluated where the page looked.</p>"
     return page.self_contained("inrflow view", head, [content], f"Written by <code>inrflow view</code> {__version__}.")
+
+
+def waiting(functions: Functions, fragment: str) -> list[str]:
+    """The names of the runs whose panels wait for an image; raises UsageError as `html`."""
+    selections, _ = _parse(functions, fragment)
+    return [functions.runs[own.run].name for own in selections if _waits(functions, own)]
+
+
+def _waits(functions: Functions, own: Selection) -> bool:
+    return functions.runs[own.run].image_use == "condition" and own.image is None
+
+
+def _parse(functions: Functions, fragment: str) -> tuple[list[Selection], Mapping[str, Any]]:
+    """The selection of each panel of a fragment, and how they are shown."""
+    shared, view = parameters.parse(parse_qsl(fragment.removeprefix("#"), keep_blank_values=True), OWN)
+    if shared.image is None:
+        shared = replace(shared, image=functions.first_image)
+    return _panels(functions, shared, view), view
 
 
 def _panels(functions: Functions, shared: Selection, view: Mapping[str, Any]) -> list[Selection]:

@@ -244,6 +244,22 @@ def test_a_frozen_page_holds_the_image_beside_its_function(folders: Path, tmp_pa
     assert "dB at the training" in text and "seed 0" in text, "the cloud is a new sample"
 
 
+def test_a_panel_that_waits_for_an_image_is_frozen_with_its_message(
+    client: TestClient, folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["view", str(folders / "clouds"), str(folders / "objects"), "--export", str(tmp_path / "a.html")]
+    assert run([*command, "--fragment", "points=256"]) == 0
+    assert "`objects` needs an image, and its panel is empty: name one with `--image FILE`" in capsys.readouterr().err
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert text.count("<section") == 2 and "<h2>objects</h2></section><p>needs an image</p>" in text
+    response = client.get("/api/frozen", params={"fragment": "panels=5;4&points=256"})
+    assert response.text == text, "the page freezes the same"
+    assert run(["view", str(folders / "objects"), "--export", str(tmp_path / "b.html")]) == 2
+    printed = capsys.readouterr().err
+    assert "`objects` needs an image" in printed and "`inrflow view --image FILE`" in printed
+    assert not (tmp_path / "b.html").exists()
+
+
 def test_an_image_that_no_run_takes_is_refused(folders: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     out = ["--export", str(tmp_path / "a.html"), "--image", str(folders / "photo.png")]
     assert run(["view", str(folders / "clouds"), *out]) == 2
