@@ -37,8 +37,6 @@ def runs(
 
     if plot is not None:
         _check_plot(plot, overwrite=overwrite)
-    if folder is not None and not folder.is_dir():
-        raise MissingError(f"there is no folder `{folder}`", hint="name a folder of runs; of one run give `--run NAME`")
     broken: list[dict] = []
 
     def unreadable(folder: Path, error: InrflowError) -> None:

@@ -45,7 +45,8 @@ def test_a_run_is_written_where_out_says_and_reported_as_one_object(preset, data
     report = json.loads(out)
     assert report["out"] == str(tmp_path / "run") and report["step"] == 3 and report["samples_seen"] == 12
     assert f"step 3 of 3 is saved in `{tmp_path}/run`" in errors
-    assert f"`inrflow view {tmp_path}/run`, score it with `inrflow eval --run {tmp_path}/run --out results`" in errors
+    score = f"`inrflow eval --run {tmp_path}/run --reference {data} --out results`"
+    assert f"`inrflow view {tmp_path}/run`, score it with {score}" in errors
 
 
 def test_without_out_the_run_is_named_after_its_preset(preset, data, tmp_path, monkeypatch):
