@@ -37,9 +37,7 @@ Out = Annotated[
 ]
 Quick = Annotated[
     bool,
-    typer.Option(
-        "--quick", help="Train nothing: sample and upsample models that come with inrflow, in about a minute."
-    ),
+    typer.Option("--quick", help="Train nothing: sample and upsample models that come with inrflow, in half a minute."),
 ]
 Set = Annotated[
     list[str] | None,

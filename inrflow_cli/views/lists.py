@@ -9,7 +9,10 @@ from inrflow_core.metrics import _contract
 
 
 def show_metrics(*, as_json: bool) -> None:
-    """Print every metric, its protocols, its direction, and by which protocol it is computed by default."""
+    """Print every metric, its protocols, its direction, and by which protocol it is computed by default.
+
+    A table, or where the terminal is too narrow for it two lines for each.
+    """
     defaults = {
         registry.canonical("metrics", name): protocol or "yes"
         for domain in domain_classes()
@@ -28,7 +31,11 @@ def show_metrics(*, as_json: bool) -> None:
         for name, metric in metrics.items()
     ]
     columns = ("name", "metric", "domain", "protocols", "better", "default")
-    console.table(columns, rows)
+    if console.fits(columns, rows):
+        console.table(columns, rows)
+    else:
+        for name, title, domain, protocols, better, default in rows:
+            console.result(f"{name}: {title}, {domain}, {better} is better, default: {default}\n  {protocols}")
     console.print_json([dict(zip(columns, row, strict=True)) for row in rows], as_json=as_json)
 
 

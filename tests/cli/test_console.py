@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from inrflow_cli import console
+from inrflow_cli.views import lists
 from inrflow_core.errors import UsageError
 
 
@@ -94,6 +95,15 @@ def test_a_table_fits_a_terminal_to_the_column(monkeypatch):
     assert fitting == list(range(20, fitting[-1] + 1)) and 40 < fitting[-1] < 50
     console.table(["a", "b"], [["x" * 30, "y" * fitting[-1]]])
     assert max(map(len, written.getvalue().splitlines())) == 80
+
+
+def test_metrics_are_listed_in_lines_where_the_terminal_is_too_narrow_for_the_table(monkeypatch):
+    written = io.StringIO()
+    terminal = Console(file=written, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(console, "stdout", lambda: terminal)
+    lists.show_metrics(as_json=False)
+    words = written.getvalue().split()
+    assert "fid: FID, image, lower is better, default: random" in " ".join(words) and "cd:inrflow" in words
 
 
 def test_a_character_that_stdout_cannot_encode_is_replaced(monkeypatch):
