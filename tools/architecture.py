@@ -28,7 +28,7 @@ COLUMNS = (WIDTH - GAP) // (BOX + GAP)
 def imports() -> dict[str, set[str]]:
     """The packages and loose modules of the program, each with those that its files import."""
     graph: dict[str, set[str]] = {}
-    for path in sorted(path for root in ROOTS for path in (ROOT / root).rglob("*.py")):
+    for path in sorted(path for root in ROOTS for end in ("py", "pyi") for path in (ROOT / root).rglob(f"*.{end}")):
         own = _unit(".".join(path.relative_to(ROOT).with_suffix("").parts))
         if own is None:
             continue

@@ -5,6 +5,7 @@ A hook of MkDocs (`mkdocs.yml`); `make docs` builds the site.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -19,9 +20,13 @@ API = {
     "sampling": (
         "Sampling",
         ["sampling.sample", "sampling.options", "sampling.labels", "sampling.python_inputs", "sampling.request"]
-        + ["sampling.invert", "sampling.condition_inputs", "sampling.write_samples", "sampling.sample_to_files"],
+        + ["sampling.invert", "sampling.condition_inputs", "sampling.write_samples", "sampling.sample_to_files"]
+        + ["sampling.sharded", "conditioners.image", "conditioners.text"],
     ),
-    "models": ("Models and fields", ["models", "fields", "sets", "errors"]),
+    "models": (
+        "Models and fields",
+        ["models", "fields", "sets", "errors", "proteins.structure", "geometry.cameras"],
+    ),
     "runs": ("Runs and shipped models", ["runs.run", "runs.shipped", "runs.export"]),
     "presets": ("Presets", ["config.preset", "config.typed", "registry"]),
     "data": ("Shards and files", ["shards.shard_dataset", "sample_files.readers", "sample_files.writer"]),
@@ -43,6 +48,8 @@ API = {
     ),
 }
 """Pages of the API by name: title, and modules of `inrflow_core`."""
+PUBLIC = ROOT / "inrflow_core" / "public" / "inrflow" / "__init__.pyi"
+"""The names of `import inrflow`."""
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -70,10 +77,30 @@ def pages() -> dict[str, str]:
         made[f"{CARDS}/{path.name}"] = card(path)
     for name in NOTEBOOKS:
         made[Path(name).with_suffix(".md").as_posix()] = notebook_page(ROOT / "docs" / name)
+    made["api/inrflow.md"] = public_page()
     for name, (title, modules) in API.items():
         sections = "\n\n".join(f"::: inrflow_core.{module}" for module in modules)
         made[f"api/{name}.md"] = f"# {title}\n\n{sections}\n"
     return made
+
+
+def public_names() -> dict[str, tuple[str, str]]:
+    """By name of `import inrflow`, the module that defines it and its name there."""
+    imports = [node for node in ast.parse(PUBLIC.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+    return {each.asname or each.name: (node.module or "", each.name) for node in imports for each in node.names}
+
+
+def public_page() -> str:
+    """The names of `import inrflow` with the first line of their docstrings, each a link to its place in the API."""
+    rows = []
+    for name, (module, attribute) in sorted(public_names().items(), key=lambda item: item[0].lower()):
+        if module != "inrflow_core":
+            source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+            (node,) = [each for each in ast.parse(source).body if getattr(each, "name", None) == attribute]
+            assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+            first = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split()).replace("|", "\\|")
+            rows.append(f"| [`inrflow.{name}`][{module}.{attribute}] | {first} |")
+    return "\n".join(["# import inrflow", "", "| name | is |", "| --- | --- |", *rows, ""])
 
 
 def highlight_css() -> str:

@@ -73,7 +73,7 @@ def load(source: str | Path, *, ema: float | None = None, step: run.Step = None,
     except MissingError as error:
         if str(source) not in shipped.names():
             raise
-        hint = f'`sample.load(shipped.weights_file("{source}"))` loads the model that comes with inrflow'
+        hint = f'`inrflow.load(inrflow.shipped_weights("{source}"))` loads the model that comes with inrflow'
         raise MissingError(error.message, hint=hint) from error
     return models.load(weights, process_device(device))
 

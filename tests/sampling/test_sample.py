@@ -183,7 +183,7 @@ def test_the_device_is_that_of_the_command_line(tmp_path, monkeypatch: pytest.Mo
 def test_the_name_of_a_model_that_comes_with_inrflow_is_not_a_path():
     with pytest.raises(MissingError, match="does not exist") as caught:
         sample.load("glyphs")
-    assert 'shipped.weights_file("glyphs")' in (caught.value.hint or "")
+    assert 'inrflow.load(inrflow.shipped_weights("glyphs"))' in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("array", [np.array, torch.tensor, list])

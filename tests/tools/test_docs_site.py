@@ -38,15 +38,14 @@ def test_every_module_of_the_api_is_a_file_with_a_docstring():
         assert path.read_text(encoding="utf-8").startswith('"""'), module
 
 
-def test_the_api_has_the_modules_that_the_python_page_uses():
-    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    used = set(re.findall(r"from inrflow_core\.([a-z_.]+) import", text)) - {"sampling", "runs"}
-    used |= {
-        f"sampling.{name}"
-        for line in re.findall(r"from inrflow_core\.sampling import (.+)", text)
-        for name in line.split(", ")
-    }
+def test_the_api_has_the_modules_of_the_public_names_and_the_python_page_uses_no_others():
+    names = docs_site.public_names()
+    used = {module.partition(".")[2] for module, _ in names.values()} - {""}
     assert used <= {module for _, modules in docs_site.API.values() for module in modules}
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert "from inrflow_core" not in text
+    on_page = set(re.findall(r"\binrflow\.([A-Za-z_]\w+)", text))
+    assert on_page - {"safetensors"} <= set(names) and len(on_page) > 30
 
 
 def test_links_of_the_top_pages_and_cards_stay_on_the_site():
@@ -64,6 +63,7 @@ def test_the_site_is_built_without_a_warning_and_fetches_nothing(tmp_path: Path)
     assert (done.returncode, done.stderr) == (0, "")
     pages = list(tmp_path.rglob("*.html"))
     assert len(pages) > 40 and 'id="inrflow_core.sampling.sample.load"' in (tmp_path / "api/sampling.html").read_text()
+    assert 'href="sampling.html#inrflow_core.sampling.sample.load"' in (tmp_path / "api/inrflow.html").read_text()
     assert not [(page.name, found) for page in pages for found in LOADED.findall(page.read_text(encoding="utf-8"))]
     styles = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.css"))
     assert not re.findall(r"url\(['\"]?(?:https?:)?//", styles) and "@import" not in styles
