@@ -26,6 +26,7 @@ from inrflow_core.runtime.progress import format_duration
 
 if TYPE_CHECKING:
     from inrflow_core.evaluation.job import CheckedEvaluationJob, EvaluationJob
+    from inrflow_core.evaluation.results import Results, StoredResults
     from inrflow_core.evaluation.sweep import Sweep
 
 Runs = Annotated[
@@ -295,12 +296,14 @@ def _newest_run() -> Path:
 
 def _run(job: EvaluationJob, *, is_dry: bool, as_json: bool, form: str | None) -> None:
     """Evaluate and print the results; or, where it `is_dry`, the time that this would take."""
-    from inrflow_cli.views import score_formats, scores
     from inrflow_core.evaluation import job as evaluation
 
     with console.announce("reading the samples, the reference and the runs"):
         ready = evaluation.check_job(job)
     _warn_of_guides(job.sweeps)
+    if ready.stored is not None:
+        _show_stored(ready, ready.stored, as_json=as_json, form=form)
+        return
     if is_dry:
         _estimate(ready, as_json=as_json)
         if ready.missing:
@@ -309,6 +312,17 @@ def _run(job: EvaluationJob, *, is_dry: bool, as_json: bool, form: str | None) -
     results = evaluation.run_evaluation(ready)
     if results is None:
         return
+    _show(ready, results, as_json=as_json, form=form)
+    for name, error in results.failed.items():
+        console.warn(f"`{name}` could not be computed: {error.message}")
+    if results.failed or results.skipped_metrics:
+        raise typer.Exit(int(next(iter([*results.failed.values(), *results.skipped_metrics.values()])).code))
+
+
+def _show(ready: CheckedEvaluationJob, results: Results | StoredResults, *, as_json: bool, form: str | None) -> None:
+    """Print the scores."""
+    from inrflow_cli.views import score_formats, scores
+
     if form is not None:
         console.reserve_stdout()
     scores.show_scores(results)
@@ -317,10 +331,22 @@ def _run(job: EvaluationJob, *, is_dry: bool, as_json: bool, form: str | None) -
     if form is not None:
         console.print_stdout(score_formats.table_text(results, form))
     console.print_json({"out": str(ready.job.out), **results.to_json()}, as_json=as_json)
-    for name, error in results.failed.items():
-        console.warn(f"`{name}` could not be computed: {error.message}")
-    if results.failed or results.skipped_metrics:
-        raise typer.Exit(int(next(iter([*results.failed.values(), *results.skipped_metrics.values()])).code))
+
+
+def _show_stored(ready: CheckedEvaluationJob, stored: StoredResults, *, as_json: bool, form: str | None) -> None:
+    """Print the scores of an evaluation that was finished before."""
+    from inrflow_core.evaluation import drawn_shards
+    from inrflow_core.evaluation import job as evaluation
+
+    if not drawn_shards.is_main():
+        return
+    _show(ready, stored, as_json=as_json, form=form)
+    evaluation.warn_of_missing(ready)
+    console.info(
+        f"`{ready.job.out}` was finished before with the same settings: these are its scores. `--overwrite` measures them anew"
+    )
+    if stored.skipped_metrics:
+        raise typer.Exit(int(Exit.MISSING))
 
 
 def _warn_of_guides(sweeps: Sequence[Sweep]) -> None:

@@ -15,7 +15,7 @@ from inrflow_cli.views.scores import value_texts
 from inrflow_core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from inrflow_core.evaluation.results import Results, Score
+    from inrflow_core.evaluation.results import Results, Score, StoredResults
 
 FORMATS = ("latex", "csv", "markdown")
 COLUMNS = ("samples", "metric", "value", "low", "high", "unit", "higher_is_better", "num_samples", "num_reference")
@@ -33,7 +33,7 @@ def check_format(name: str) -> None:
         raise UsageError(f"scores cannot be printed as `{name}`", hint=did_you_mean(name, FORMATS))
 
 
-def table_text(results: Results, name: str) -> str:
+def table_text(results: Results | StoredResults, name: str) -> str:
     """All scores in one of `FORMATS`."""
     if name == "csv":
         return _csv(results)
@@ -76,7 +76,7 @@ def _cell(score: Score | None, name: str) -> str:
     return f"${value} \\pm {reach.split()[-1]}$" if name == "latex" else f"{value} {reach}"
 
 
-def _csv(results: Results) -> str:
+def _csv(results: Results | StoredResults) -> str:
     """A row for each score."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

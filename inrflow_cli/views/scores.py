@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 from inrflow_cli import console
 
 if TYPE_CHECKING:
-    from inrflow_core.evaluation.results import Results, SampleScores, Score
+    from inrflow_core.evaluation.results import Results, SampleScores, Score, StoredResults, StoredScores
 
 
-def show_scores(results: Results) -> None:
+def show_scores(results: Results | StoredResults) -> None:
     """Print all scores with the speed of sampling as tables that fit the terminal, and remarks on them."""
+    from inrflow_core.evaluation.results import remarks
+
     (_show_single if len(results.scored) == 1 else _show_several)(results.scored)
-    for note in results.remarks():
+    for note in remarks(results.scored):
         console.warn(note)
 
 
-def _show_single(scored: Sequence[SampleScores]) -> None:
+def _show_single(scored: Sequence[SampleScores] | Sequence[StoredScores]) -> None:
     """A row for each score; in a narrow terminal without the columns that all rows share."""
     from inrflow_core.evaluation import report_entries
 
@@ -39,7 +41,7 @@ def _show_single(scored: Sequence[SampleScores]) -> None:
         console.result(f"{samples:,} samples, {reference} of the reference")
 
 
-def _show_several(scored: Sequence[SampleScores]) -> None:
+def _show_several(scored: Sequence[SampleScores] | Sequence[StoredScores]) -> None:
     """A row for each set of samples and a column for each metric; in a narrow terminal a table for each metric."""
     from inrflow_core.evaluation import report_entries
 
@@ -66,7 +68,7 @@ def _show_several(scored: Sequence[SampleScores]) -> None:
         console.table(("sampling", *rates), rows(rates))
 
 
-def show_best(results: Results) -> None:
+def show_best(results: Results | StoredResults) -> None:
     """Print for each metric the samples that are best by it, and how many of the others have an interval that includes its value."""
     for metric in dict.fromkeys(score.metric for one in results.scored for score in one.scores):
         found = [

@@ -12,6 +12,7 @@ from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_yo
 from inrflow_core.evaluation import (
     drawn_shards,
     evaluator,
+    finished,
     gather,
     memorization,
     metric_specs,
@@ -29,7 +30,7 @@ from inrflow_core.evaluation import (
 from inrflow_core.evaluation.evaluator import Evaluator
 from inrflow_core.evaluation.memorization import MemorizationSet
 from inrflow_core.evaluation.metric_specs import MetricSpec
-from inrflow_core.evaluation.results import EvaluatedSamples, Results
+from inrflow_core.evaluation.results import EvaluatedSamples, Results, StoredResults
 from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingSettings, SamplingWork
 from inrflow_core.evaluation.sweep import Sweep
 from inrflow_core.feature_networks import _contract
@@ -104,6 +105,10 @@ class CheckedEvaluationJob:
     """Metrics whose weights are absent, by their full names."""
     memorization_set: MemorizationSet | None
     """Training items that samples are compared with."""
+    settings: Mapping[str, str]
+    """What results are recorded with, by option."""
+    stored: StoredResults | None
+    """The results where the evaluation was finished before with these settings."""
 
     @property
     def computed(self) -> list[MetricSpec]:
@@ -116,7 +121,7 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
 
     Raises:
         MissingError: a run, samples or the reference do not exist.
-        UsageError: unknown names, different domains, or existing results.
+        UsageError: unknown names, different domains, or existing results of other settings.
     """
     if not job.runs and not job.samples:
         raise UsageError("nothing to evaluate", hint="add `--run DIR` or `--samples PATH`")
@@ -148,7 +153,31 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     sizes = _check_sizes(job, existing, targets, work, domain)
     sweep.check(targets, work)
     training = _training(job, work, domain, sizes)
-    return CheckedEvaluationJob(job, targets, existing, reference, metrics, scorer, work, missing, training)
+    settings = _setting_texts(job, metrics, num) | finished.input_texts(
+        targets, existing, results.reference_facts(reference)
+    )
+    stored = None if job.overwrite else finished.stored(job.out, job.cache, settings, missing)
+    return CheckedEvaluationJob(
+        job, targets, existing, reference, metrics, scorer, work, missing, training, settings, stored
+    )
+
+
+def _setting_texts(job: EvaluationJob, metrics: Sequence[MetricSpec], num: int) -> dict[str, str]:
+    """The settings of a job by option, but for those that change no result."""
+    own = {
+        "--metrics": [metric.full for metric in metrics],
+        "--num": num,
+        "--classes": list(_classes(job)),
+        "--reference-num": job.reference_num,
+        "--samples-split": job.samples_split,
+        "--memorization-set": job.memorization_set,
+        "--copies": job.searches_copies,
+        "--condition-images": job.condition_images,
+        "--weights": list(job.weights),
+        "--sweep": [f"{each.setting}={finished.text_of(each.values)}" for each in job.sweeps],
+        "--interpolation-baselines": job.has_baselines,
+    }
+    return {name: finished.text_of(value) for name, value in own.items()} | finished.sampling_texts(job.sampling)
 
 
 Size = tuple[str, int, tuple[int, ...]]
@@ -205,7 +234,7 @@ def _training(job: EvaluationJob, work: SamplingWork, domain: str, sizes: Sequen
 
 
 def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
-    """Sample the runs, compute the metrics, and write metrics.json and report.html.
+    """Sample the runs, compute the metrics, and write metrics.json and report.html, also where `ready.stored` has results.
 
     Returns:
         The results; None in a process of a launcher that is not the main one.
@@ -328,6 +357,8 @@ def _write(ready: CheckedEvaluationJob, evaluated: Results) -> None:
             report = report_data.build_report(evaluated, ready.memorization_set, progress)
     page.write(out / results.REPORT, report)
     evaluated.save(out)
+    if not evaluated.failed:
+        finished.record(out, ready.job.cache, ready.settings, evaluated)
     reporter.log(f"wrote `{out / results.METRICS}` and `{out / results.REPORT}`")
 
 
@@ -457,10 +488,9 @@ def _check_out(job: EvaluationJob) -> None:
     for name in (results.METRICS, results.REPORT):
         if os.path.isdir(job.out):
             if (job.out / name).exists() and not job.overwrite:
-                raise UsageError(
-                    f"`{job.out / name}` exists already",
-                    hint="add `--overwrite` (samples and cached features are used again), or name another folder",
-                )
+                if not finished.is_recorded(job.out, job.cache):
+                    raise UsageError(f"`{job.out / name}` exists already", hint=finished.HINT)
+                continue
             atomic_write.check_writable(job.out / name, overwrite=job.overwrite)
             if (job.out / name).exists() and not results.is_own(job.out / name):
                 raise UsageError(f"`inrflow eval` did not write `{job.out / name}`", hint="name another folder")

@@ -11,7 +11,7 @@ import numpy as np
 
 from inrflow_core.domains._contract import CLOUD_GALLERY, domain_class
 from inrflow_core.evaluation import sample_matching
-from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores, Score
+from inrflow_core.evaluation.results import EvaluatedSamples, Results, SampleScores, Score, StoredSamples
 from inrflow_core.geometry import point_clouds
 from inrflow_core.report import content
 from inrflow_core.sample_files import scene_views
@@ -67,7 +67,7 @@ def report_entry(one: SampleScores) -> content.Entry:
     return content.Entry(one.sample_set.name, shown, scores, _progress(facts), speed_texts(one.sample_set))
 
 
-def speed_texts(sample_set: EvaluatedSamples) -> dict[str, str]:
+def speed_texts(sample_set: EvaluatedSamples | StoredSamples) -> dict[str, str]:
     """Network evaluations per sample and samples per second, as text; empty for samples of no run."""
     evaluations, speed = sample_set.facts.get("nfe"), sample_set.speed
     if evaluations is None:

@@ -57,23 +57,12 @@ class Results:
     failed: Mapping[str, InrflowError] = field(default_factory=dict)
     """Metrics that could not be computed for some of the samples, with the error."""
 
-    def remarks(self) -> list[str]:
-        """Remarks on the values, each once."""
-        texts = [
-            f"{score.title} {score.protocol}: {score.note}" for one in self.scored for score in one.scores if score.note
-        ]
-        counts = {one.sample_set.name: max((score.samples for score in one.scores), default=0) for one in self.scored}
-        if len(set(counts.values())) > 1:
-            listed = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
-            texts.append(f"different numbers of samples, which change most metrics: {listed}")
-        return list(dict.fromkeys(texts))
-
     def to_json(self) -> dict[str, Any]:
         """The results as plain JSON: no path, no host, no time of day."""
         return {
             "format": FORMAT,
             "inrflow": __version__,
-            "reference": _reference(self.reference),
+            "reference": reference_facts(self.reference),
             "intervals": INTERVALS,
             "results": [
                 {
@@ -96,7 +85,53 @@ class Results:
             beside.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="ascii")
 
 
-def _reference(reference: SampleCollection | ReferenceStats) -> dict[str, Any]:
+@dataclass(frozen=True)
+class StoredSamples:
+    """What metrics.json says of samples that were evaluated."""
+
+    name: str
+    facts: Mapping[str, Any]
+    speed: float | None = None
+    """As of `EvaluatedSamples`."""
+
+
+@dataclass(frozen=True)
+class StoredScores:
+    """Samples that were evaluated, and their scores in metrics.json."""
+
+    sample_set: StoredSamples
+    scores: Sequence[Score]
+
+
+@dataclass(frozen=True)
+class StoredResults:
+    """The results that metrics.json holds."""
+
+    table: Mapping[str, Any]
+    """Everything in it."""
+    scored: Sequence[StoredScores]
+    skipped_metrics: Mapping[str, MissingError]
+    """As of `Results`."""
+    failed: Mapping[str, InrflowError] = field(default_factory=dict)
+    """Empty: where a metric failed, the evaluation is not finished."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As of `Results`."""
+        return dict(self.table)
+
+
+def remarks(scored: Sequence[SampleScores] | Sequence[StoredScores]) -> list[str]:
+    """Remarks on the values, each once."""
+    texts = [f"{score.title} {score.protocol}: {score.note}" for one in scored for score in one.scores if score.note]
+    counts = {one.sample_set.name: max((score.samples for score in one.scores), default=0) for one in scored}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+        texts.append(f"different numbers of samples, which change most metrics: {listed}")
+    return list(dict.fromkeys(texts))
+
+
+def reference_facts(reference: SampleCollection | ReferenceStats) -> dict[str, Any]:
+    """The reference as metrics.json names it: its name, digest and number of items."""
     if isinstance(reference, ReferenceStats):
         counts = {moments.count for moments in reference.moments.values()}
         named = {"name": reference.source.name, "digest": reference.digest}
