@@ -110,7 +110,7 @@ def condition_from_options(model: Model, options: ConditionOptions) -> InputCond
     encode = condition_inputs.make_encoder(model, name, options.weights, device)
     part, values = conditioner_part(name), options._asdict()
     value = part.input_from_options(values)
-    return InputCondition(encode(value), part.provenance(values), part.sample_entries(value))
+    return InputCondition(encode(value), part.provenance(values), part.sample_entries(value), part.input_notes(value))
 
 
 def check_folder(out: Path, form: str) -> Path:

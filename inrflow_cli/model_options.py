@@ -75,6 +75,7 @@ def open_model(
     from inrflow_core import models
     from inrflow_core.conditioners._contract import conditioner_part
     from inrflow_core.runs.run import resolve_weights
+    from inrflow_core.runs.shipped import title_of
     from inrflow_core.runtime import distributed, memory
     from inrflow_core.sample_files import writer
     from inrflow_core.sampling import sample
@@ -88,23 +89,36 @@ def open_model(
     weights = resolve_weights(source, ema=ema, step=step)
     if run is None:
         console.info(f"sampling from the latest run, `{source}`")
-    with console.announce(f"loading `{source}`"):
-        model = models.load(weights, distributed.process_device(device))
+    title = title_of(source)
+    with console.announce(f"loading `{title}`"):
+        model = models.load(weights, distributed.process_device(device), title if title != str(source) else None)
     note = sample.note_on_average(model.preset, model.metadata)
     if note is not None:
         console.warn(note)
     part = model.preset.condition
     if condition is not None and (part is None or part.name != condition):
         raise UsageError(
-            f"`{source}` is not conditioned on {conditioner_part(condition).NOUN}",
-            hint="choose another run with `--run`",
+            f"`{title}` is not conditioned on {conditioner_part(condition).NOUN}",
+            hint=_condition_hint(condition),
         )
     if model.domain.NAME not in writable:
         raise UsageError(
-            f"`{source}` samples {model.domain.NOUN}, which a `{writer.format_suffix(out)}` file cannot hold",
+            f"`{title}` samples {model.domain.NOUN}, which a `{writer.format_suffix(out)}` file cannot hold",
             hint="write one of " + ", ".join(f"`{suffix}`" for suffix in writer.suffixes(model.domain.NAME)),
         )
     return model, weights
+
+
+def _condition_hint(condition: str) -> str:
+    """The models that come with inrflow under a condition, or another run."""
+    from inrflow_core.conditioners._contract import conditioner_part
+    from inrflow_core.domains._contract import domain_classes
+    from inrflow_core.runs import shipped
+
+    fitting = shipped.fitting([domain.NAME for domain in domain_classes()], condition)
+    own = " or ".join(f"`--model {name}`" for name in fitting)
+    others = f"name with `--run` one that is conditioned on {conditioner_part(condition).NOUN}"
+    return f"take {own}, or {others}" if own else others
 
 
 def _latest(fitting: tuple[str, ...], writable: tuple[str, ...], condition: str | None) -> Path:

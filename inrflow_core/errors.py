@@ -76,16 +76,21 @@ class Interrupted(InrflowError):
     code = Exit.INTERRUPTED
 
 
-def did_you_mean(name: str, allowed: Iterable[str], *, most: int = 1) -> str:
-    """A hint for a name that does not exist: the nearest allowed one, or else all of them.
+def did_you_mean(name: str, allowed: Iterable[str], *, most: int = 1, listed: int | None = None) -> str:
+    """A hint for a name that does not exist: the nearest allowed one, or else all of them; names that differ by case alone are
+    the nearest.
 
-    With `most` above 1, that many of the nearest, however far they are.
+    With `most` above 1, that many of the nearest, however far they are. More than `listed` names are abbreviated to the first, the
+    last and their number.
     """
     choices = sorted(allowed)
-    near = difflib.get_close_matches(name, choices, n=most, cutoff=0.6 if most == 1 else 0.0)
+    near = [choice for choice in choices if most == 1 and choice.casefold() == name.casefold()]
+    near = near or difflib.get_close_matches(name, choices, n=most, cutoff=0.6 if most == 1 else 0.0)
     if near:
         *others, last = (f"`{choice}`" for choice in near)
         return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+    if listed is not None and len(choices) > listed:
+        return f"allowed: {len(choices)} names, `{choices[0]}` to `{choices[-1]}`"
     return "allowed: " + ", ".join(f"`{choice}`" for choice in choices)
 
 

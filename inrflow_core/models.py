@@ -72,13 +72,20 @@ class SamplingOptions(Protocol):
 class Model:
     """A domain and a method with weights; its `repr` says which.
 
-    `metadata` is what the weights file holds beside weights and preset: step, decay, version, class names.
+    `metadata` is what the weights file holds beside weights and preset: step, decay, version, class names. `title` is what
+    messages call the model. Default: its preset.
     """
 
     preset: Preset
     domain: Any
     method: Any
     metadata: Mapping[str, Any]
+    title: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its `title`, else its preset."""
+        return self.title or self.preset.name
 
     @property
     def frame_rate(self) -> float | None:
@@ -135,8 +142,8 @@ def metadata(preset: Preset, info: Mapping[str, Any], kind: str = FORMAT) -> dic
     }
 
 
-def load(path: Path, device: str | torch.device = "cpu") -> Model:
-    """The model whose weights `path` holds, ready to sample.
+def load(path: Path, device: str | torch.device = "cpu", title: str | None = None) -> Model:
+    """The model whose weights `path` holds, ready to sample; messages call it `title`, by default by its preset.
 
     Raises:
         MissingError: the file does not exist.
@@ -147,7 +154,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Model:
     model = build(preset)
     load_weights(model.method, path)
     model.method.to(device).eval().requires_grad_(False)
-    return Model(preset, model.domain, model.method, info)
+    return Model(preset, model.domain, model.method, info, title)
 
 
 def content_of(path: Path) -> tuple[str, str] | None:

@@ -38,3 +38,11 @@ def test_an_error_crosses_a_process_border_with_its_kind_and_its_hint():
 def test_a_misspelt_name_gets_the_nearest_one_and_a_strange_one_gets_all():
     assert did_you_mean("num_laters", ["num_layers", "width"]) == "did you mean `num_layers`?"
     assert did_you_mean("xyz", ["width", "depth"]) == "allowed: `depth`, `width`"
+
+
+def test_names_that_differ_by_case_alone_are_the_nearest_and_long_lists_are_abbreviated():
+    letters = [chr(ord("A") + number) for number in range(26)]
+    assert did_you_mean("r", letters, listed=12) == "did you mean `R`?"
+    assert did_you_mean("TORUS", ["torus", "Tori"]) == "did you mean `torus`?"
+    assert did_you_mean("?", letters, listed=12) == "allowed: 26 names, `A` to `Z`"
+    assert did_you_mean("?", letters[:12], listed=12).count("`") == 24

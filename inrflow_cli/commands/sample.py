@@ -266,4 +266,4 @@ def _print_written(model: Model, out: Path, written: WrittenSamples, *, is_folde
         return
     names = f"`{files[0]}`" if len(files) == 1 else f"`{files[0]}` ... `{files[-1]}`"
     size = model.domain.describe_size(request.size, request.condition or None)
-    console.info(f"wrote {names}: {num} of `{model.preset.name}`, {size} each")
+    console.info(f"wrote {names}: {num} of `{model.name}`, {size} each")

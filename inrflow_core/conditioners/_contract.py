@@ -130,6 +130,10 @@ class ConditionerPart(Protocol):
         nothing."""
         ...
 
+    def input_notes(self, value: Any) -> Sequence[str]:
+        """What a person may have overlooked in an input, such as an image without an object; empty for nothing."""
+        ...
+
     def spec(self, config: Any) -> ConditionSpec:
         """The kinds and sizes of the embedding, which the network is built for."""
         ...

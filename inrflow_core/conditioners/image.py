@@ -27,7 +27,7 @@ from inrflow_core.geometry.cameras import RAY
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sets import Condition, ConditionEmbedding, ConditionSpec, CoordValueSet
 from inrflow_core.storage import plain_file
-from inrflow_core.visualization.image_io import read_square_image
+from inrflow_core.visualization.image_io import differing_share, read_square_image
 
 NOUN = "images"
 GIVEN_AS = ("tokens", "image")
@@ -40,6 +40,10 @@ VIEWS = "image"
 
 PATCH = 14
 """Side of a DINOv2 patch in pixels; the paper's photos have 32 x 32 patches and are 448 pixels wide."""
+NOTED_SIDE = 224
+"""Pixels along a side at which an image is searched for an object."""
+LEAST_SHARE = 0.002
+"""Share of an image that differs from its background, below which it shows no object: 10 x 10 of 224 x 224 pixels."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,21 @@ def make_encoder(config: Config, embedder: ModelEmbedder) -> Callable[[ImageInpu
 def sample_entries(value: Any) -> Sequence[Mapping[str, str]]:
     """Nothing: the provenance of all samples has it."""
     return []
+
+
+def input_notes(value: ImageInput) -> Sequence[str]:
+    """A note on an image that is (nearly) of one color: without an object, its cloud is that of no image.
+
+    Raises:
+        MissingError, IntegrityError: as `read_square_image`.
+    """
+    share = differing_share(read_square_image(value.path, NOTED_SIDE))
+    if share >= LEAST_SHARE:
+        return []
+    return [
+        f"`{value.path}` shows no object: {share:.2%} of it differs from its background. Give an image of one object, which fills "
+        "most of it, on white or transparency"
+    ]
 
 
 def spec(config: Config) -> ConditionSpec:

@@ -84,6 +84,11 @@ def sample_entries(value: Any) -> Sequence[Mapping[str, str]]:
     return []
 
 
+def input_notes(value: Any) -> Sequence[str]:
+    """Nothing."""
+    return []
+
+
 def spec(config: Config) -> ConditionSpec:
     """A vector, no tokens and no features."""
     return ConditionSpec()

@@ -131,6 +131,11 @@ def sample_entries(value: Any) -> Sequence[Mapping[str, str]]:
     return []
 
 
+def input_notes(value: Any) -> Sequence[str]:
+    """Nothing."""
+    return []
+
+
 def spec(config: Config) -> ConditionSpec:
     """Features of each residue."""
     return ConditionSpec(features=config.width)

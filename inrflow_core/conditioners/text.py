@@ -169,6 +169,11 @@ def sample_entries(value: TextInput) -> Sequence[Mapping[str, str]]:
     return [{"text": text} for text in value.texts]
 
 
+def input_notes(value: TextInput) -> Sequence[str]:
+    """Nothing."""
+    return []
+
+
 def spec(config: Config) -> ConditionSpec:
     """At most 77 tokens, no features."""
     return ConditionSpec(tokens=MAX_TEXT_TOKENS, is_padded=True)

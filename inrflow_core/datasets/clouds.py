@@ -13,14 +13,12 @@ from jaxtyping import Float
 
 from inrflow_core.datasets import (
     _archives,
-    _cloud_files,
     _cloud_frame,
     _mesh_identity,
     _mesh_reading,
     _point_clouds,
     _splits,
 )
-from inrflow_core.datasets._cloud_files import Location
 from inrflow_core.datasets._contract import (
     DatasetIndex,
     Example,
@@ -30,6 +28,8 @@ from inrflow_core.datasets._contract import (
     source_not_found,
 )
 from inrflow_core.errors import UnreadableItemError
+from inrflow_core.geometry import cloud_files
+from inrflow_core.geometry.cloud_files import Location
 from inrflow_core.storage.source_files import fingerprint
 
 DOMAIN = "points"
@@ -73,9 +73,9 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         MissingError: there is none.
     """
     folder, files = _mesh_reading.list_source(source)
-    read = [(name, size) for name, size in files if name.lower().endswith(_cloud_files.SUFFIXES)]
+    read = [(name, size) for name, size in files if name.lower().endswith(cloud_files.SUFFIXES)]
     if not read:
-        raise source_not_found("clouds", source, ", ".join(_cloud_files.SUFFIXES) + " files", files)
+        raise source_not_found("clouds", source, ", ".join(cloud_files.SUFFIXES) + " files", files)
     items, left_out, classes = _items(folder, [name for name, _ in read], config)
     everything = [item for of in items.values() for item in of]
     points = config.points or _default_points(everything)
@@ -89,7 +89,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
             split: [item._replace(location=(*item.location, frame)) for item in of] for split, of in splits.items()
         }
         normalization = _cloud_frame.normalization(frame)
-    notes = notes_on_unread([name for name, _ in files if _cloud_files.UNREAD.search(name)])
+    notes = notes_on_unread([name for name, _ in files if cloud_files.UNREAD.search(name)])
     if config.points is None and points < MOST_POINTS:
         notes += (f"each set has {points:,} points, as the smallest file has; `--set points=N` takes another number",)
     return DatasetIndex(
@@ -139,7 +139,7 @@ def _items(
     rank = {label: number for number, label in enumerate(classes)}
     items: dict[str, list[Item]] = {split: [] for split in inside}
     for split, label, name in labeled:
-        for place in _cloud_files.rows(folder, root + name):
+        for place in cloud_files.rows(folder, root + name):
             own = name if place.row is None else f"{name}/{place.row:06d}"
             items[split].append(Item(own, rank.get(label, -1), (place,)))
     if "" in items:
@@ -153,7 +153,7 @@ def _identity(item: Item) -> str:
     if place.row is None:
         return _mesh_identity.identity(Path(place.folder, place.name))
     try:
-        return hashlib.sha256(_cloud_files.read(place).tobytes()).hexdigest()
+        return hashlib.sha256(cloud_files.read(place).tobytes()).hexdigest()
     except UnreadableItemError:
         return item.name
 
@@ -163,7 +163,7 @@ def _default_points(items: Sequence[Item]) -> int:
     sizes = list[int]()
     for number in range(min(COMPARED, len(items))):
         try:
-            sizes.append(len(_cloud_files.read(items[number * len(items) // min(COMPARED, len(items))].location[0])))
+            sizes.append(len(cloud_files.read(items[number * len(items) // min(COMPARED, len(items))].location[0])))
         except UnreadableItemError:
             continue
     middle = sorted(sizes)[len(sizes) // 2] if sizes else MOST_POINTS
@@ -173,7 +173,7 @@ def _default_points(items: Sequence[Item]) -> int:
 def _selected(item: Item) -> Float[np.ndarray, "N 3"]:
     """The points of a set: a permutation of the file's points, cut off, so that a larger number only adds points."""
     place, count = item.location[:2]
-    points = _cloud_files.read(place)
+    points = cloud_files.read(place)
     if len(points) < count:
         raise UnreadableItemError(
             f"it has {len(points):,} points, and each set {count:,} (`--set points={len(points)}` takes it)"

@@ -8,13 +8,13 @@ import numpy as np
 
 from inrflow_core.domains._contract import InputExample
 from inrflow_core.errors import IntegrityError, UnreadableItemError, UsageError
-from inrflow_core.geometry import mesh_interior, ply_reader
+from inrflow_core.geometry import cloud_files, mesh_interior
 from inrflow_core.geometry.mesh import sample_surface_with_normals
 from inrflow_core.mesh_files import reading
 from inrflow_core.storage import plain_file
 
-SUFFIXES = reading.SUFFIXES
-"""Of files that are read: clouds in .ply, meshes in all of them."""
+SUFFIXES = (*reading.SUFFIXES, *(suffix for suffix in cloud_files.SUFFIXES if suffix not in reading.SUFFIXES))
+"""Of files that are read, meshes and clouds; a .ply file is one or the other."""
 QUERIES, OCCUPANCIES, NORMALS = "queries", "occupancies", "normals"
 """Conditions of every shape in shards: positions, float32 (B Q 3), the packed bits of whether each is inside, and the normals
 of the surface points, float32 (B P 3)."""
@@ -33,14 +33,14 @@ def read(path: Path, half: float) -> InputExample:
         UsageError: all points coincide.
     """
     try:
-        is_mesh = path.suffix.lower() != ".ply" or reading.has_faces(path)
+        is_mesh = path.suffix.lower() in reading.SUFFIXES and (path.suffix.lower() != ".ply" or reading.has_faces(path))
     except UnreadableItemError:
         is_mesh = False  # the reader of clouds says what is broken
     return _read_mesh(path, half) if is_mesh else _read_cloud(path)
 
 
 def _read_cloud(path: Path) -> InputExample:
-    points, center = ply_reader.read_cloud(path)
+    points, center = cloud_files.read_input(path)
     points = points[:, :3]
     low, high = points.min(0), points.max(0)
     offset, scale = (low + high) / 2, float((high - low).max())

@@ -34,6 +34,8 @@ from inrflow_core.domains._contract import (
 from inrflow_core.domains._scale_crops import ScaleCrops, reduced
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Window
+from inrflow_core.geometry import cloud_files
+from inrflow_core.mesh_files import reading
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Grid, Queries, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
@@ -251,8 +253,9 @@ class Domain(DecodedAtOwnPairs):
 
     @staticmethod
     def accepts(path: Path) -> bool:
-        """Every file but point clouds and videos: the content decides whether it is an image."""
-        return path.suffix.lower() not in (".ply", *video_io.VIDEO_SUFFIXES)
+        """Every file but clouds, meshes and videos: the content decides whether it is an image."""
+        others = (*cloud_files.SUFFIXES, *reading.SUFFIXES, *video_io.VIDEO_SUFFIXES)
+        return path.suffix.lower() not in others
 
     def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
         """The central square of an image at the training resolution, reduced as `prepare` did; with the setting `scales`, where

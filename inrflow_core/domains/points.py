@@ -26,7 +26,7 @@ from inrflow_core.domains._contract import (
 )
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.fields import Window
-from inrflow_core.geometry import ply_reader, point_clouds
+from inrflow_core.geometry import cloud_files, ply_reader, point_clouds
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Points, Queries, SetSpec
 from inrflow_core.shards.batch import Batch
@@ -191,12 +191,12 @@ class Domain(DecodedAtOwnPairs):
 
     @staticmethod
     def accepts(path: Path) -> bool:
-        """A .ply file."""
-        return path.suffix.lower() == ".ply"
+        """Files of clouds: .ply, .npy, .npz, .xyz and .pcd."""
+        return path.suffix.lower() in cloud_files.SUFFIXES
 
     def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:
         """A cloud scaled to its own bounding box, as in training, and evenly subsampled to a training set's points at most."""
-        (points, center), channels = ply_reader.read_cloud(path), self.config.channels
+        (points, center), channels = cloud_files.read_input(path), self.config.channels
         if points.shape[1] < channels:
             raise UsageError(
                 f"`{path}` has no colors, and the model samples colored clouds", hint="give a .ply with colors"

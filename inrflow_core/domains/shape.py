@@ -324,7 +324,7 @@ class Domain:
 
     @staticmethod
     def accepts(path: Path) -> bool:
-        """A .ply file, which is a cloud or a mesh, and other files of meshes."""
+        """Files of meshes and of clouds; a .ply file is one or the other."""
         return path.suffix.lower() in _shape_files.SUFFIXES
 
     def read_input(self, path: Path, normalization: Mapping[str, Any]) -> InputExample:

@@ -121,7 +121,7 @@ def find(name: str, files: Mapping[str, Path], folder: Path | None = None) -> Pa
         folder: default: `default_folder`.
 
     Raises:
-        MissingError: it does not exist; the hint names the published file with size and digest, and how to convert it.
+        MissingError: it does not exist; the hint names the commands that list and convert its published files.
         UsageError: the file in `files` is not converted yet; or the network has no weights.
     """
     weights: Weights | None = registry.find("feature_networks", name).WEIGHTS
@@ -143,11 +143,12 @@ def find(name: str, files: Mapping[str, Path], folder: Path | None = None) -> Pa
 
 
 def download_hint(weights: Weights, target: Path) -> str:
-    """The published files to download, and the command that converts them."""
-    first = weights.published[0]
-    others = "".join(f", or {other}" for other in weights.published[1:])
-    others += "" if weights.second is None else f", and {weights.second}"
-    return f"get {first}{others}; then convert it with `{weights.command(first.file, target)}`"
+    """The commands that list the published files and convert one, and where the result is looked for, in three lines."""
+    return (
+        f"`inrflow weights list {weights.name}` lists the published files with page, size and digest;\n"
+        f"`{weights.command(weights.published[0].file, target)}` converts one;\n"
+        f"{VARIABLE}, or `--weights` where a command has it, names another folder of weights"
+    )
 
 
 def load_state(

@@ -117,7 +117,7 @@ def acting_guidance(
     acts = config.guidance != 1 and (guide is not None or model.method.is_guidable)
     if not acts and "guidance_interval" in overrides:
         raise UsageError(
-            f"a guidance interval without guidance: nothing guides `{model.preset.name}` here",
+            f"a guidance interval without guidance: nothing guides `{model.name}` here",
             hint="leave the interval out, or add a scale, as in `--guidance 1.5`",
         )
     if acts and not _reaches_interval(model, sampler, config.guidance_interval):
@@ -153,20 +153,20 @@ def _check_guide(model: Model, guide: Model | None, scale: float, *, is_requeste
     if guide is None:
         if is_requested and scale != 1 and not model.method.is_guidable:
             raise UsageError(
-                f"guidance {scale:g}: the model `{model.preset.name}` never learned without a condition, so that nothing "
+                f"guidance {scale:g}: the model `{model.name}` never learned without a condition, so that nothing "
                 f"guides it",
                 hint="leave `--guidance` out, or name a weaker run with `--guide-run`",
             )
         return
     if scale == 1:
         raise UsageError(
-            f"the guide `{guide.preset.name}` changes nothing with guidance 1",
+            f"the guide `{guide.name}` changes nothing with guidance 1",
             hint="add a scale, as in `--guidance 1.5`",
         )
     for table in ("domain", "condition"):
         if getattr(model.preset, table) != getattr(guide.preset, table):
             raise UsageError(
-                f"the guide `{guide.preset.name}` has another [{table}] than the model `{model.preset.name}`",
+                f"the guide `{guide.name}` has another [{table}] than the model `{model.name}`",
                 hint="autoguidance needs two runs on the same data",
             )
     if model.domain.shape != guide.domain.shape or model.method.config.path != guide.method.config.path:

@@ -168,12 +168,10 @@ def _check_latents(model: Model, guide: Model) -> None:
     own, other = (each.method.autoencoder.state_dict() for each in (model, guide))
     hint = "guide with an earlier checkpoint of the same run, of its stage `diffusion`"
     if own.keys() != other.keys() or not all(torch.equal(own[name], other[name]) for name in own):
-        raise UsageError(
-            f"the guide `{guide.preset.name}` has another autoencoder than the model `{model.preset.name}`", hint=hint
-        )
+        raise UsageError(f"the guide `{guide.name}` has another autoencoder than the model `{model.name}`", hint=hint)
     first, second = model.method, guide.method
     if not (torch.equal(first.latent_mean, second.latent_mean) and torch.equal(first.latent_std, second.latent_std)):
         raise UsageError(
-            f"the guide `{guide.preset.name}` standardizes latents otherwise than the model `{model.preset.name}`",
+            f"the guide `{guide.name}` standardizes latents otherwise than the model `{model.name}`",
             hint=hint,
         )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from inrflow_core.config import preset, toml
 from inrflow_core.config.preset import Preset
 from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
+from inrflow_core.runs import shipped
 from inrflow_core.runs.best import Best, read_best
 from inrflow_core.runs.checkpoint_manifest import (
     MANIFEST,
@@ -304,8 +305,8 @@ def _check_weights(file: Path, ema: float | None, step: Step) -> None:
     if ema is not None and decay != (ema or None):
         holds = "the weights without EMA" if decay is None else f"the EMA of decay {decay}"
         raise UsageError(
-            f"`{file}` holds {holds}, and `--ema {ema:g}` was requested",
-            hint="leave `--ema` out, or name the run's folder",
+            f"`{shipped.title_of(file)}` holds {holds}, and `--ema {ema:g}` was requested",
+            hint=_one_weights_hint("`--ema`", file),
         )
 
 
@@ -313,6 +314,13 @@ def _check_step(source: Path, stored: Any, step: Step) -> None:
     """Raise UsageError unless weights of the step `stored` are those that are requested."""
     if step is not None and step != stored:
         raise UsageError(
-            f"`{source}` holds step {'unknown' if stored is None else stored}, and the checkpoint {step} was requested",
-            hint="leave `--checkpoint` (or `--checkpoints`) out, or name the run's folder",
+            f"`{shipped.title_of(source)}` holds step {'unknown' if stored is None else stored}, and the checkpoint {step} was "
+            "requested",
+            hint=_one_weights_hint("`--checkpoint` (or `--checkpoints`)", source),
         )
+
+
+def _one_weights_hint(option: str, source: Path) -> str:
+    """What to do where a source has other weights than an option requests: a model that comes with inrflow has no run."""
+    is_shipped = shipped.title_of(source) != str(source)
+    return f"leave {option} out" + ("" if is_shipped else ", or name the run's folder")

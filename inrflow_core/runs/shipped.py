@@ -31,6 +31,20 @@ def weights_file(name: str) -> Path:
     return FOLDER / f"{name}{SUFFIX}"
 
 
+def option_of(source: Path) -> str:
+    """How a command names a model: `--model NAME` for the weights of one that comes with inrflow, else `--run SOURCE`."""
+    return _option(source) or f"--run {source}"
+
+
+def title_of(source: Path) -> str:
+    """What messages call a run or a weights file: `--model NAME` for one that comes with inrflow, else its path."""
+    return _option(source) or str(source)
+
+
+def _option(source: Path) -> str | None:
+    return f"--model {source.stem}" if source.parent == FOLDER and source.suffix == SUFFIX else None
+
+
 def fitting(domains: Collection[str], condition: str | None = None) -> list[str]:
     """The models whose samples are of one of these domains, under such a condition; if that is None, without an input."""
     from inrflow_core.models import read_metadata  # not above: completion takes `names` without torch

@@ -49,11 +49,11 @@ def make_encoder(
         module = conditioner_part(conditioner)
         options = " and ".join(f"`{option}`" for option in module.OPTIONS)
         raise UsageError(
-            f"the model `{model.preset.name}` is not conditioned on {module.NOUN}",
+            f"the model `{model.name}` is not conditioned on {module.NOUN}",
             hint=f"leave {options} out, or choose another `--run`",
         )
     load = partial(load_embedder, model, weights, device)
-    return part.module.make_encoder(part.config, ModelEmbedder(model.preset.name, weights, device, load))
+    return part.module.make_encoder(part.config, ModelEmbedder(model.name, weights, device, load))
 
 
 def load_embedder(model: Model, weights: Path | None, device: str) -> Any:
@@ -74,7 +74,7 @@ def load_embedder(model: Model, weights: Path | None, device: str) -> Any:
     digest = (model.metadata.get("normalization") or {}).get("embedder_digest")
     if digest is not None and digest != embedder.digest:
         raise IntegrityError(
-            f"the weights of `{name}` have the digest {embedder.digest[:16]}, and `{model.preset.name}` was trained with "
+            f"the weights of `{name}` have the digest {embedder.digest[:16]}, and `{model.name}` was trained with "
             f"{digest[:16]}",
             hint="name the folder of those weights with `--weights`",
         )

@@ -15,7 +15,10 @@ from jaxtyping import Int64
 from inrflow_core.domains._contract import HasCameras, HasFrames, HasSurfaces, InputExample, batch_of, domain_classes
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.fields import Camera, DensityField, Field, PointwiseField
+from inrflow_core.geometry import cloud_files
+from inrflow_core.mesh_files import reading
 from inrflow_core.models import Model, SamplingOptions
+from inrflow_core.runs import shipped
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sampling import options, request
@@ -29,15 +32,18 @@ from inrflow_core.visualization import image_io, video_io
 
 INVERSION_STEPS = 50
 """Default Heun steps each way, 200 evaluations in all. Digits are reconstructed exactly; with 20 steps at 53 dB or more."""
-READ = "name an image, a video, a .ply cloud, a mesh or a saved field"
+CLOUD = f"a cloud ({', '.join(cloud_files.SUFFIXES)})"
+READ = f"name an image, a video, {CLOUD}, a mesh or a saved field"
 """The remedy where an input file is missing."""
 INPUTS = {
     "an image": Path("image.png"),
-    "a .ply cloud": Path("cloud.ply"),
+    CLOUD: Path("cloud.xyz"),
     "a mesh": Path("mesh.obj"),
     "a video": Path("clip.mp4"),
 }
 """Kinds of files that are inverted, with an example of each."""
+SUFFIXES = {*cloud_files.SUFFIXES, *reading.SUFFIXES, *video_io.SUFFIXES}
+"""Of clouds, meshes and videos."""
 
 
 def read_input(model: Model, path: str | Path, camera: Camera | None = None) -> InputExample:
@@ -68,10 +74,12 @@ def read_input(model: Model, path: str | Path, camera: Camera | None = None) -> 
 
 def _input_hint(domain: Any, path: Path) -> str:
     """A model that reads such a file by its suffix, or else a file that the model reads."""
-    is_input = any(path.suffix.lower() == file.suffix for file in INPUTS.values()) or image_io.is_image_name(path.name)
-    others = [one.NOUN for one in domain_classes() if one.NAME != domain.NAME and one.accepts(path)]
+    is_input = path.suffix.lower() in SUFFIXES or image_io.is_image_name(path.name)
+    others = [one for one in domain_classes() if one.NAME != domain.NAME and one.accepts(path)]
     if is_input and others:
-        return f"choose with `--run` a model of {' or '.join(others)}"
+        own = [f"`--model {name}`" for name in shipped.fitting([one.NAME for one in others])]
+        named = f"choose with `--run` a model of {' or '.join(one.NOUN for one in others)}"
+        return named + (f", or take {' or '.join(own)}" if own else "")
     kinds = [kind for kind, file in INPUTS.items() if domain.accepts(file)]
     return f"give {' or '.join(kinds)}" if kinds else "draw samples with `inrflow sample`"
 

@@ -18,6 +18,8 @@ ALL = "all"
 """Requests each class in turn."""
 UNIFORM = "uniform"
 """Requests random classes, all equally likely."""
+MOST_LISTED = 12
+"""Classes that a message lists one by one."""
 
 
 def resolve_labels(
@@ -44,7 +46,7 @@ def resolve_labels(
     if count is None:
         if requested not in (None, NO_CLASS):
             raise UsageError(
-                f"`--label {requested}`: the model `{model.preset.name}` was trained without classes",
+                f"`--label {requested}`: the model `{model.name}` was trained without classes",
                 hint="leave `--label` out",
             )
         return None
@@ -74,7 +76,7 @@ def check_labels(model: Model, labels: Any, count: int) -> None:
     if (labels is None) != (classes is None):
         has = "was trained without classes" if classes is None else f"has {classes} classes, and no labels are given"
         hint = "leave the labels out" if classes is None else 'give one per seed, by number or name, or "uniform"'
-        raise UsageError(f"the model `{model.preset.name}` {has}", hint=hint)
+        raise UsageError(f"the model `{model.name}` {has}", hint=hint)
     if labels is None or part is None or classes is None:
         return
     if not hasattr(labels, "__len__"):
@@ -93,7 +95,7 @@ def check_labels(model: Model, labels: Any, count: int) -> None:
             )
         if int(label) == -1 and part.config.dropout == 0:
             raise UsageError(
-                f"the model `{model.preset.name}` never learned to sample without a class: its `dropout` is 0",
+                f"the model `{model.name}` never learned to sample without a class: its `dropout` is 0",
                 hint="give a class",
             )
 
@@ -116,5 +118,5 @@ def _label(text: str, names: list[str], count: int) -> int:
         raise UsageError(
             f"`--label {text}`: the model has {count} classes", hint=f"give a number from 0 to {count - 1}"
         )
-    hint = did_you_mean(text, names) if names else f"give a number from 0 to {count - 1}"
+    hint = did_you_mean(text, names, listed=MOST_LISTED) if names else f"give a number from 0 to {count - 1}"
     raise UsageError(f"`--label {text}`: the model has no class of that name", hint=hint)

@@ -44,12 +44,12 @@ def sampling_options(
     known = option_names(model.preset)
     if steps is not None and model.preset.sampler is None and "steps" in known:  # an option of the method
         method_settings, steps = {"steps": steps, **(method_settings or {})}, None
-    part = _sampler(model.preset, sampler, steps, sampler_settings or {})
+    part = _sampler(model, sampler, steps, sampler_settings or {})
     overrides = {**(method_settings or {}), **{key: value for key, value in own.items() if value is not None}}
     for name in overrides:
         if name not in known:
             raise UsageError(
-                f"the method `{method.name}` of `{model.preset.name}` has no sampling option `{name}`",
+                f"the method `{method.name}` of `{model.name}` has no sampling option `{name}`",
                 hint=option_hint(name, known, part),
             )
     if precision not in PRECISIONS:
@@ -82,14 +82,14 @@ def option_names(preset: Preset) -> list[str]:
     return [f.name for f in dataclasses.fields(preset.method.module.SamplingConfig)]
 
 
-def _sampler(preset: Preset, name: str | None, steps: int | None, changes: Mapping[str, Any]) -> Part | None:
+def _sampler(model: Model, name: str | None, steps: int | None, changes: Mapping[str, Any]) -> Part | None:
     """The preset's sampler, or another one, with settings changed; None where the method samples without one."""
-    part = preset.sampler
+    part = model.preset.sampler
     if part is None:
         for option, value in (("sampler", name), ("steps", steps), ("set sampler", changes or None)):
             if value is not None:
                 raise UsageError(
-                    f"`--{option}`: the method `{preset.method.name}` of `{preset.name}` samples without a sampler",
+                    f"`--{option}`: the method `{model.preset.method.name}` of `{model.name}` samples without a sampler",
                     hint="leave it out",
                 )
         return None

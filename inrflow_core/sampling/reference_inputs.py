@@ -143,7 +143,7 @@ def check(plan: ReferenceSamplingPlan, model: Model) -> None:
     if mine and theirs and mine != theirs:
         raise IntegrityError(
             f"the {noun_of(plan.kind)} of {plan.reference.display_name} were embedded by weights of the digest {theirs[:16]}, "
-            f"and `{model.preset.name}` learned from {mine[:16]}",
+            f"and `{model.name}` learned from {mine[:16]}",
             hint="prepare the reference with the embedder that the model was trained with",
         )
 

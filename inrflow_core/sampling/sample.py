@@ -192,7 +192,7 @@ def _extract_surfaces(
         functions = [_reporting(partial(field.values_at, index), report) for index in range(len(field.seeds))]
         return [model.domain.surface(function, size, chunk=budget.chunk) for function in functions]
     if not isinstance(field, DensityField):
-        raise UsageError(f"`{model.preset.name}` has no density in space, and so no mesh", hint="write views")
+        raise UsageError(f"`{model.name}` has no density in space, and so no mesh", hint="write views")
     field.cache_context(report)
     return [
         isosurface.extract_surface(
@@ -341,7 +341,7 @@ def _check_condition(model: Model, condition: Condition) -> None:
     conditioner = None if part is None else part.module
     if conditioner is not None and conditioner.GIVEN_AS and not any(name in condition for name in conditioner.GIVEN_AS):
         raise UsageError(
-            f"the model `{model.preset.name}` is conditioned on {conditioner.NOUN}, and none is given",
+            f"the model `{model.name}` is conditioned on {conditioner.NOUN}, and none is given",
             hint=f"add {conditioner.OPTION_HINT}",
         )
 

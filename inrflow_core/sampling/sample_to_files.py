@@ -26,6 +26,8 @@ class InputCondition(NamedTuple):
     """Its entries in the provenance of all samples."""
     entries: Sequence[Mapping[str, str]] = ()
     """For each row what the file of one sample names; empty for nothing."""
+    notes: Sequence[str] = ()
+    """What a person may have overlooked in the input."""
 
 
 MakeCondition = Callable[[Model], InputCondition]
@@ -92,6 +94,8 @@ def sample_to_files(
         return WrittenSamples(files, dict(job.origin), job.request)
     if condition is not None:
         made, seeds = condition(source.model), job.request.seeds
+        for note in made.notes:
+            reporter.warn(note)
         count = len(made.entries)
         unused = count - len({seed % count for seed in seeds}) if count else 0
         if unused:

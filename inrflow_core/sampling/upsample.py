@@ -10,6 +10,7 @@ from typing import Any
 from inrflow_core.domains._contract import HasFrames
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Field
+from inrflow_core.geometry import cloud_files
 from inrflow_core.mesh_files import reading
 from inrflow_core.models import Model
 from inrflow_core.runtime.progress import SILENT, Reporter, announced
@@ -83,7 +84,7 @@ def _suffix(file: Path) -> str:
     """The suffix of the output of an input file in a folder."""
     if file.suffix.lower() in video_io.VIDEO_SUFFIXES:
         return ".mp4"
-    return ".ply" if file.suffix.lower() in reading.SUFFIXES else ".png"
+    return ".ply" if file.suffix.lower() in (*reading.SUFFIXES, *cloud_files.SUFFIXES) else ".png"
 
 
 def _clip_paths(files: Sequence[Path], outs: Sequence[Path], *, overwrite: bool) -> list[Path]:
@@ -109,12 +110,11 @@ def check_model(model: Model, *, has_files: bool) -> None:
     encodes = has_files and getattr(model.preset.method.module, "ENCODES", False)
     if part is None or not part.module.GIVEN_AS or encodes:
         return
-    hint = "sample at any size with `inrflow sample`, or save the field with its `--save-field FILE` and upsample that"
+    command = f"`inrflow sample {model.title or ''}".rstrip() + f" OUT` with {part.module.OPTION_HINT}"
+    hint = f"sample at any size by {command}, or save the field with its `--save-field FILE` and upsample that"
     if model.domain.SIZE_OPTION is None:
-        hint = "a protein has the atoms of its sequence and cannot be refined: use `inrflow sample`"
-    raise UsageError(
-        f"`{model.preset.name}` is conditioned on {part.module.NOUN}, which `upsample` does not take", hint=hint
-    )
+        hint = f"a protein has the atoms of its sequence and cannot be refined: use {command}"
+    raise UsageError(f"`{model.name}` is conditioned on {part.module.NOUN}, which `upsample` does not take", hint=hint)
 
 
 def upsample_files(

@@ -321,7 +321,7 @@ class Functions:
         weights = self.runs[index].weights(step, ema)
         loaded = self._models.get(weights)
         if loaded is None:
-            loaded = models.load(weights, self.device), weights
+            loaded = models.load(weights, self.device, self.runs[index].name), weights
             self._models.add(weights, loaded)
             # A field holds its models: without this, they would stay in memory uncounted.
             self.fields.drop(lambda one: not {one.weights, one.guide or one.weights} <= self._models.keys())
@@ -337,7 +337,7 @@ class Functions:
             )
         if not inputs:
             if self.runs[selection.run].image_use == "condition":
-                raise UsageError(f"`{model.preset.name}` samples under an image", hint="drop one on the page")
+                raise UsageError(f"`{model.name}` samples under an image", hint="drop one on the page")
             return {}, {}
         name = str(conditioner_of_option(f"--{next(iter(inputs))}"))
         part = conditioner_part(name)
@@ -402,7 +402,7 @@ def _check_view(model: Model, view: str) -> None:
     """Raise UsageError where samples are not shown in this way."""
     own = VIEWS[model.domain.NAME]
     if own != view:
-        raise UsageError(f"`{model.preset.name}` samples {model.domain.NOUN}", hint=f"request {VIEW_NOUNS[own]}")
+        raise UsageError(f"`{model.name}` samples {model.domain.NOUN}", hint=f"request {VIEW_NOUNS[own]}")
 
 
 def _model_bytes(model: Model) -> int:

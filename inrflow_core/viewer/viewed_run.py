@@ -11,7 +11,7 @@ from inrflow_core import models, registry
 from inrflow_core.config.preset import Preset
 from inrflow_core.domains._contract import HasCameras, domain_class
 from inrflow_core.errors import UsageError
-from inrflow_core.runs import run
+from inrflow_core.runs import run, shipped
 from inrflow_core.runs.checkpoint_manifest import is_checkpoint, read_manifest
 from inrflow_core.sampling.options import option_names
 from inrflow_core.shards import schema
@@ -163,13 +163,13 @@ def _check(source: Path, preset: Preset) -> None:
     if domain.NAME not in VIEWS:
         shown = " and ".join(domain_class(name).NOUN for name in VIEWS)
         raise UsageError(
-            f"`{source}` samples {domain.NOUN}, which the page does not show",
-            hint=f"it shows {shown}; `inrflow sample --run {source} OUT` writes files",
+            f"`{shipped.title_of(source)}` samples {domain.NOUN}, which the page does not show",
+            hint=f"it shows {shown}; `inrflow sample {shipped.option_of(source)} OUT` writes files",
         )
     part = preset.condition
     options = {f"--{name}" for name in (*INPUTS, "image")}
     if part is not None and part.module.GIVEN_AS and not options & set(part.module.OPTIONS):
         raise UsageError(
-            f"`{source}` is conditioned on {part.module.NOUN}, which the page does not take",
-            hint=f"sample it with `inrflow sample --run {source} OUT`, adding {part.module.OPTION_HINT}",
+            f"`{shipped.title_of(source)}` is conditioned on {part.module.NOUN}, which the page does not take",
+            hint=f"sample it with `inrflow sample {shipped.option_of(source)} OUT`, adding {part.module.OPTION_HINT}",
         )

@@ -58,6 +58,8 @@ FOREIGN_SUFFIXES = (
     *(".pam", ".pcx", ".dds", ".qoi", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
 )
 """Endings of images in formats that are not read: named as unreadable rather than left out of a folder."""
+SAME_COLOR = 16
+"""Levels by which the channels of a plain background differ, as in a compressed image."""
 MAX_BYTES = 1 << 30
 """Bytes of the largest image file."""
 HINT = "give a whole PNG, JPEG, WebP, BMP, GIF, TIFF or PPM file"
@@ -181,6 +183,14 @@ def read_square_image(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:
     square = Image.new("RGB", (side, side), "white")
     square.paste(small, ((side - width) // 2, (side - height) // 2))
     return np.array(square)
+
+
+def differing_share(pixels: UInt8[np.ndarray, "H W 3"]) -> float:
+    """The share of pixels that differ from the most frequent color by more than `SAME_COLOR` levels in a channel, from 0 to below 1."""
+    packed = (pixels.reshape(-1, 3).astype(np.int64) * (1 << 16, 1 << 8, 1)).sum(1)
+    colors, counts = np.unique(packed, return_counts=True)
+    background = np.array([colors[counts.argmax()] >> shift & 255 for shift in (16, 8, 0)])
+    return float((np.abs(pixels.astype(np.int64) - background).max(-1) > SAME_COLOR).mean())
 
 
 def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | None:

@@ -63,8 +63,12 @@ def recognize(weights: Weights, source: Path, digest: str, *, any_digest: bool) 
     known = next((published for published in weights.published if published.file == source.name), None)
     raise IntegrityError(
         f"`{source}` is no known file of `{weights.name}`: its sha256 is {digest}, its size {size:,} bytes",
-        hint=(f"it should be {known}; get it again" if known else "known are " + ", ".join(map(str, weights.published)))
-        + ". Or take it as it is with `--any-digest`: every number made with it will say so",
+        hint=(
+            f"it should be {known}; get it again"
+            if known
+            else f"`inrflow weights list {weights.name}` lists the known ones"
+        )
+        + ".\nOr take it as it is with `--any-digest`: every number made with it will say so",
     )
 
 

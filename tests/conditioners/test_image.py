@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inrflow_core.conditioners import image
 from inrflow_core.conditioners.image import Config
@@ -143,3 +145,30 @@ def test_what_is_read_from_the_shards_follows_the_setting() -> None:
 def test_settings_that_cannot_be_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("side", "background", "is_noted"),
+    [
+        (0, "white", True),
+        (0, "#5a0a1e", True),
+        (9, "white", True),
+        (12, "white", False),
+        (12, "black", False),
+        (220, "white", False),
+    ],
+)
+def test_an_image_without_an_object_is_noted(side: int, background: str, is_noted: bool, tmp_path: Path) -> None:
+    photo = Image.new("RGB", (224, 224), background)
+    photo.paste((200, 120, 30), (2, 2, 2 + side, 2 + side))
+    photo.save(tmp_path / "a.png")
+    notes = image.input_notes(image.ImageInput(tmp_path / "a.png", cameras.orbit()))
+    share = side**2 / 224**2
+    assert [f"a.png` shows no object: {share:.2%} of it differs" in note for note in notes] == [True] * is_noted
+
+
+def test_noise_of_a_compressed_background_is_no_object(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(235, 246, (224, 224, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    [note] = image.input_notes(image.ImageInput(tmp_path / "a.png", cameras.orbit()))
+    assert "0.00% of it differs" in note

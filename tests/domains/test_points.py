@@ -13,6 +13,7 @@ from inrflow_core.domains.points import Config, Domain, read_file
 from inrflow_core.errors import IntegrityError, UsageError
 from inrflow_core.sampling import invert
 from tests import tiny
+from tests.datasets.test_clouds import write as write_cloud
 
 CLOUDS = np.random.default_rng(0).normal(size=(3, 500, 6)).astype(np.float32)
 SEEDS = torch.tensor([5, 6, 7])
@@ -115,8 +116,30 @@ def test_colors_of_an_array_are_from_minus_1_to_1_or_refused(tmp_path: Path) -> 
 
 def test_a_file_that_no_model_reads_is_refused_with_what_is_read(tmp_path: Path) -> None:
     model = tiny.model(tiny.POINTS)
-    for name, hint in (("a.npy", "a .ply cloud"), ("a.png", "a model of images")):
+    for name, hint in (("a.txt", "a cloud (.ply, .npy, .npz, .xyz, .pcd)"), ("a.png", "a model of images")):
         (tmp_path / name).touch()
         with pytest.raises(UsageError, match="samples point clouds") as refusal:
             invert.read_input(model, tmp_path / name)
         assert hint in (refusal.value.hint or "")
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".npy", ".npz", ".xyz", ".pcd"])
+def test_every_format_of_clouds_is_encoded_alike_and_goes_back_to_its_units(tmp_path: Path, suffix: str) -> None:
+    points = (CLOUDS[0, :, :3] * 3 + 7).astype(np.float32)
+    domain, path = Domain(Config(num_points=500)), write_cloud(tmp_path / f"a{suffix}", points)
+    assert domain.accepts(path)
+    example = domain.read_input(path, {})
+    assert np.abs(example.values).max() == pytest.approx(1)
+    np.testing.assert_allclose(example.to_source_units(example.values), points, atol=1e-5)
+
+
+def test_an_array_of_several_clouds_or_of_none_is_refused(tmp_path: Path) -> None:
+    domain = Domain(Config(num_points=500))
+    np.save(tmp_path / "a.npy", CLOUDS[:1, :, :3])
+    assert domain.read_input(tmp_path / "a.npy", {}).values.shape == (500, 3)
+    np.save(tmp_path / "b.npy", CLOUDS[..., :3])
+    with pytest.raises(UsageError, match="holds 3 clouds, and a model encodes one"):
+        domain.read_input(tmp_path / "b.npy", {})
+    np.save(tmp_path / "c.npy", CLOUDS[0, :, :2])
+    with pytest.raises(IntegrityError, match=r"c.npy` cannot be read as a cloud: it is an array of shape \(500, 2\)"):
+        domain.read_input(tmp_path / "c.npy", {})

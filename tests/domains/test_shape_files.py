@@ -47,7 +47,10 @@ def test_a_mesh_with_a_hole_has_no_occupancies_and_a_cloud_no_normals(tmp_path: 
     holed.export(tmp_path / "a.obj")
     assert set(DOMAIN.read_input(tmp_path / "a.obj", {}).condition) == {NORMALS}
     trimesh.PointCloud(BALL.vertices).export(tmp_path / "b.ply")
-    assert DOMAIN.read_input(tmp_path / "b.ply", {}).condition == {}
+    cloud = DOMAIN.read_input(tmp_path / "b.ply", {})
+    assert cloud.condition == {}
+    np.save(tmp_path / "b.npy", np.asarray(BALL.vertices, np.float64))
+    np.testing.assert_allclose(DOMAIN.read_input(tmp_path / "b.npy", {}).values, cloud.values, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.obj", b"v 0 0 0\n"), ("a.stl", b"\0" * 90), ("a.ply", b"ply\n")])

@@ -112,7 +112,11 @@ def test_colors_are_seen_in_color_alone(extractors: dict[str, CloudExtractor]):
 def test_absent_and_damaged_weights_say_what_to_do(tmp_path: Path):
     with pytest.raises(MissingError, match="the weights of `pointnet2` are absent") as caught:
         find("pointnet2", {}, tmp_path)
-    assert "`pointnet.pt` (OpenAI's Point-E" in (caught.value.hint or "")
+    lines = (caught.value.hint or "").splitlines()
+    assert len(lines) == 3 and max(map(len, lines)) <= 120
+    assert (
+        "`inrflow weights list pointnet2`" in lines[0] and "`inrflow weights convert pointnet2 pointnet.pt" in lines[1]
+    )
     network = pointnet2.PointNet2()
     published.randomize(network)
     tensors = network.state_dict() | {"classes.weight": torch.zeros(40, 256)}

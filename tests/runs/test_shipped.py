@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from inrflow_cli import console
 from inrflow_cli.app import run
 from inrflow_core import models
 from inrflow_core.errors import MissingError, UsageError
@@ -94,3 +95,54 @@ def test_shipped_weights_are_the_average_of_a_run_in_fp16(tmp_path):
     assert "secret" not in small.metadata and small.metadata["step"] == 2
     for (name, one), other in zip(full.method.state_dict().items(), small.method.state_dict().values(), strict=True):
         torch.testing.assert_close(other, one.half().float(), msg=name)
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ("sample --model glyphs --checkpoint best a.png", "`--model glyphs` holds step", "leave `--checkpoint` (or"),
+        ("sample --model glyphs --ema 0.5 a.png", "`--model glyphs` holds the EMA of", "leave `--ema` out"),
+        (
+            "sample --model glyphs --sequence GG a.pdb",
+            "`--model glyphs` is not conditioned",
+            "take `--model proteins`, or",
+        ),
+        (
+            "sample --model solids a.png --sequence GG",
+            "`--model solids` is not conditioned",
+            "take `--model proteins`, or",
+        ),
+        (
+            "sample --model objects a.ply",
+            "the model `--model objects` is conditioned on images",
+            "add `--image photo.png`",
+        ),
+        (
+            "upsample --model objects a.ply",
+            "`--model objects` is conditioned",
+            "`inrflow sample --model objects OUT` with",
+        ),
+        ("upsample --model glyphs b.xyz a.png", "`b.xyz` is not one of them", "or take `--model solids`"),
+        ("sample --model solids a.pdb", "`--model solids` samples point clouds", "write one of `.glb`"),
+    ],
+)
+def test_messages_call_a_model_by_its_option(
+    words: str,
+    message: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("b.xyz").write_text("0 0 0\n1 1 1\n")
+    console.stderr.cache_clear()
+    assert run(words.split()) == 2
+    err = capsys.readouterr().err
+    assert message in err and hint in err and str(shipped.FOLDER) not in err and "-demo" not in err
+
+
+def test_only_files_in_the_folder_of_models_are_called_by_the_option(tmp_path: Path) -> None:
+    assert shipped.option_of(shipped.weights_file("glyphs")) == shipped.title_of(shipped.FOLDER / "glyphs.safetensors")
+    own = tmp_path / "glyphs.safetensors"
+    assert (shipped.option_of(own), shipped.title_of(own)) == (f"--run {own}", str(own))

@@ -136,8 +136,7 @@ def test_files_that_cannot_be_used_are_named_before_the_first_step(data: Path, f
     with pytest.raises(MissingError, match=r"weights of `lpips` are absent: .*nowhere/lpips.safetensors") as caught:
         setup.check_job(job(data, tmp_path / "run", None), {})
     for words in (
-        "vgg16-397923af.pth",
-        "and `vgg.pth`",
+        "`inrflow weights list lpips`",
         "inrflow weights convert lpips vgg16-397923af.pth",
         "--second vgg",
     ):

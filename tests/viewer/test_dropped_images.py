@@ -133,7 +133,7 @@ def test_the_runs_say_what_they_do_with_an_image(client: TestClient):
         ("record?run=0&image={}&seed=3", "`seed` does not apply to an image that the model encodes: leave it out"),
         ("record?run=0&image={}&sampler=heun", "`sampler` does not apply"),
         ("record?run=0&image=123", "the image `123` is not here any longer: drop it on the page again"),
-        ("record?run=5&image={}", "the model `tiny` is not conditioned on images"),
+        ("record?run=5&image={}", "the model `clouds` is not conditioned on images"),
         ("record?run=4", "samples under an image: drop one on the page"),
         ("record?run=4&image={}&camera=1,2,x", "`camera=1,2,x`: give azimuth, elevation, distance and field of view"),
         ("tile?level=0&row=0&column=0&kind=truth", "there is no image beside the sample: drop one on the page"),

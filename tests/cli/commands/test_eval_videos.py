@@ -72,8 +72,8 @@ def test_clips_of_another_length_and_absent_weights_are_refused_before_any_work(
     assert evaluate("--samples", "a.npz", "--reference", "b.npz", *words) == 3
     said = " ".join(capsys.readouterr().err.split())
     for fact in (
-        "i3d.safetensors` does not exist", "get `i3d_torchscript.pt`", "51,235,320 bytes, sha256 bec6519f66ea534e",
-        "or `i3d_pretrained_400.pt`", "inrflow weights convert i3d i3d_torchscript.pt", "--trust",
+        "i3d.safetensors` does not exist", "`inrflow weights list i3d` lists the published files",
+        "inrflow weights convert i3d i3d_torchscript.pt", "--trust", "`--weights` where a command has it",
     ):  # fmt: skip
         assert fact in said
     assert not (tmp_path / "out").exists()

@@ -22,7 +22,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert app.run([str(word) for word in sampled]) == 0
     assert app.run(["export", str(parent / "field.safetensors"), str(parent / "one.safetensors")]) == 0
     np.save(parent / "x.npy", np.zeros((5, 3), np.float32))
-    np.savez(parent / "x.npz", points=np.zeros((1, 5, 3), np.float32))
+    np.savez(parent / "x.npz", points=np.zeros((2, 5, 3), np.float32))
+    (parent / "x.txt").write_text("0 0 0\n")
     return parent
 
 
@@ -44,8 +45,13 @@ WEIGHTS = "images/checkpoints/00000002/weights.safetensors"
         (f"upsample {WEIGHTS} x.png", f"`inrflow upsample OUT --run {WEIGHTS}`", 4),
         (f"export {WEIGHTS} x.png", "holds weights, no samples hint: sample them with", 2),
         ("sample x.png --run field.safetensors", "holds a saved field, expected weights hint: evaluate it", 4),
-        ("upsample x.npy out.ply --run clouds", "`x.npy` is not one of them hint: give a .ply cloud", 2),
-        ("upsample x.npz out.ply --run clouds", "`x.npz` is not one of them hint: give a .ply cloud", 2),
+        (
+            "upsample x.txt out.ply --run clouds",
+            "`x.txt` is not one of them hint: give a cloud (.ply, .npy, .npz, .xyz",
+            2,
+        ),
+        ("upsample x.npy new.png --run images", "`x.npy` is not one of them hint: choose with `--run` a model of", 2),
+        ("upsample x.npz out.ply --run clouds", "`x.npz` holds 2 clouds, and a model encodes one hint: write one", 2),
         (
             "upsample out.png out.ply --run clouds",
             "not one of them hint: choose with `--run` a model of images or scene",

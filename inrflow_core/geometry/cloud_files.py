@@ -1,6 +1,6 @@
 """Files of point clouds: the positions in .ply, .npy, .npz, .xyz and .pcd, with a reason for whatever is not a cloud.
 
-Colors, normals and other columns are not read. Nothing is unpickled.
+Colors, normals and other columns are not read, but for the colors of a .ply cloud in `read_input`. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Float32, Float64, Num
 
-from inrflow_core.datasets._archives import Blob
-from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
+from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError, UsageError
 from inrflow_core.geometry import pcd_reader, ply_reader
 from inrflow_core.storage import array_file
+from inrflow_core.storage.plain_file import read_plain_file
 
 SUFFIXES = (".ply", ".npy", ".npz", ".xyz", ".pcd")
 ARRAYS = (".npy", ".npz")
@@ -28,6 +28,8 @@ NAME = "points"
 """The array of an .npz file that is read where several could be."""
 MOST_COLUMNS = 9
 """Columns of an array of points: positions, and colors and normals, which are left out."""
+LARGEST = 1 << 30
+"""Bytes of the largest file that is not an array."""
 LARGEST_TEXT = 1 << 28
 """Bytes of the largest text."""
 MOST_CLOUDS = 1_000_000
@@ -37,6 +39,7 @@ OCCUPANCIES = "occupancies"
 """An array beside the points of an Occupancy Networks `points.npz`, which are no cloud."""
 MARK = b"\xef\xbb\xbf"
 """The byte order mark that some editors begin a text with."""
+HINT = "a cloud is a row x, y, z for each point; copy or save it again"
 T = TypeVar("T")
 
 
@@ -57,7 +60,7 @@ def read(location: Location) -> Float[np.ndarray, "N 3"]:
     suffix = Path(location.name).suffix.lower()
     path = Path(location.folder, location.name)
     try:
-        points = _array(path, location.row) if suffix in ARRAYS else TEXTS[suffix](Blob(str(path)).read())
+        points = _array(path, location.row) if suffix in ARRAYS else TEXTS[suffix](_content(path))
     except (ValueError, KeyError, IndexError, OverflowError) as error:
         raise UnreadableItemError(f"it cannot be read as a {suffix} file: {error}") from error
     if not len(points):
@@ -84,6 +87,39 @@ def rows(folder: Path, name: str) -> list[Location]:
     if len(shape) != 3 or 0 in shape or shape[0] > MOST_CLOUDS:
         return single
     return [Location(str(folder), name, row) for row in range(shape[0])]
+
+
+def read_input(path: Path) -> tuple[Float32[np.ndarray, "N C"], Float64[np.ndarray, " 3"]]:
+    """A cloud that a model encodes, and the center that was taken off its positions: 0 for most (`ply_reader.read_cloud`).
+
+    The colors of a .ply file, in [-1, 1], follow the positions.
+
+    Raises:
+        MissingError: there is no such file.
+        IntegrityError: it cannot be read, or is not a cloud: with what it holds and what is expected.
+        UsageError: it holds several clouds.
+    """
+    if path.suffix.lower() == ".ply":
+        return ply_reader.read_cloud(path)
+    locations = rows(path.parent, path.name)
+    if len(locations) > 1:
+        raise UsageError(
+            f"`{path}` holds {len(locations):,} clouds, and a model encodes one",
+            hint="write one of them into a file of its own, of shape (N, 3)",
+        )
+    try:
+        return ply_reader.centered(read(locations[0]))
+    except UnreadableItemError as error:
+        raise IntegrityError(f"`{path}` cannot be read as a cloud: {error.reason}", hint=HINT) from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_plain_file(path, LARGEST)
+    except (IntegrityError, MissingError) as error:
+        raise UnreadableItemError(
+            f"it is not a plain file, cannot be opened, or has more than {LARGEST:,} bytes"
+        ) from error
 
 
 def _array(path: Path, row: int | None) -> Num[np.ndarray, "N C"]:
