@@ -113,9 +113,9 @@ def _condition_hint(condition: str) -> str:
     """The models that come with inrflow under a condition, or another run."""
     from inrflow_core.conditioners._contract import conditioner_part
     from inrflow_core.domains._contract import domain_classes
-    from inrflow_core.runs import shipped
+    from inrflow_core.runs.run import shipped_models
 
-    fitting = shipped.fitting([domain.NAME for domain in domain_classes()], condition)
+    fitting = shipped_models([domain.NAME for domain in domain_classes()], condition)
     own = " or ".join(f"`--model {name}`" for name in fitting)
     others = f"name with `--run` one that is conditioned on {conditioner_part(condition).NOUN}"
     return f"take {own}, or {others}" if own else others
@@ -123,8 +123,7 @@ def _condition_hint(condition: str) -> str:
 
 def _latest(fitting: tuple[str, ...], writable: tuple[str, ...], condition: str | None) -> Path:
     """The latest run of the fitting domains; where there is none, of those that the file can hold: its error says more."""
-    from inrflow_core.runs import shipped
-    from inrflow_core.runs.run import latest_run
+    from inrflow_core.runs.run import latest_run, shipped_models
 
     try:
         return latest_run(fitting or writable, condition).folder
@@ -133,7 +132,7 @@ def _latest(fitting: tuple[str, ...], writable: tuple[str, ...], condition: str 
     try:
         return latest_run(writable, condition).folder
     except MissingError as error:
-        models = ", ".join(f"`--model {name}`" for name in shipped.fitting(fitting or writable, condition))
+        models = ", ".join(f"`--model {name}`" for name in shipped_models(fitting or writable, condition))
         own = f", or sample one that comes with inrflow: {models}" if models else ""
         raise MissingError(error.message, hint=f"{error.hint}{own}") from error
 

@@ -39,9 +39,7 @@ NOUN = "classes"
 GIVEN_AS = ()
 OPTIONS = ("--label",)
 OPTION_HINT = "`--label NAME`"
-REFERENCE_METRICS = ()
-FROM_REFERENCE = False
-VIEWS = None
+REFERENCE_METRICS, FROM_REFERENCE, VIEWS = (), False, None
 
 
 def required_conditions(config: Config) -> tuple[str, ...]:
@@ -110,9 +108,8 @@ class LabelConditioner(nn.Module):
 
     def forward(self, condition: Condition, dropped: Bool[Tensor, " B"] | None = None) -> ConditionEmbedding:
         """The vectors of the labels; -1 and dropped labels have the vector of no label."""
-        labels = condition["label"]
-        none = labels < 0 if dropped is None else dropped | (labels < 0)
-        return ConditionEmbedding(self.table(torch.where(none, self.classes, labels)))
+        labels = condition["label"] if dropped is None else condition["label"].masked_fill(dropped, -1)
+        return ConditionEmbedding(self.table(torch.where(labels < 0, self.classes, labels)))
 
     def null_condition(self, count: int) -> ConditionEmbedding:
         """The embedding of `count` dropped labels."""

@@ -211,8 +211,8 @@ def _json(expected: ExpectedNetwork, path: Path) -> dict[str, Any]:
 def download_hint(expected: ExpectedNetwork) -> str:
     """The files to get, and where to put them."""
     return (
-        f"get `{CONFIG}` and `{WEIGHTS}` of `{expected.source}` ({expected.page}) and put both into\n"
-        f"`weights/{expected.name}` (INRFLOW_WEIGHTS names another parent), or name their folder with `--weights DIR`"
+        f"get `{CONFIG}` and `{WEIGHTS}` of `{expected.source}` ({expected.page}),\n"
+        f"put both into `weights/{expected.name}` (INRFLOW_WEIGHTS names another parent), or name their folder with `--weights DIR`"
     )
 
 

@@ -245,6 +245,15 @@ def samples_under(preset: Preset, condition: str | None) -> bool:
     return part is None or not part.module.GIVEN_AS
 
 
+def shipped_models(domains: Collection[str], condition: str | None = None) -> list[str]:
+    """The models that come with inrflow whose samples are of one of these domains, under such a condition; if that is None, without
+    an input."""
+    from inrflow_core.models import read_metadata  # not above: completion reads runs without torch
+
+    presets = {name: read_metadata(shipped.weights_file(name))[0] for name in shipped.names()}
+    return [name for name, own in presets.items() if own.domain.name in domains and samples_under(own, condition)]
+
+
 def _is_resolvable(run: Run) -> bool:
     """Whether this version of inrflow knows all settings of a run's preset."""
     try:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 from inrflow_core.errors import UsageError, did_you_mean
@@ -43,19 +42,6 @@ def title_of(source: Path) -> str:
 
 def _option(source: Path) -> str | None:
     return f"--model {source.stem}" if source.parent == FOLDER and source.suffix == SUFFIX else None
-
-
-def fitting(domains: Collection[str], condition: str | None = None) -> list[str]:
-    """The models whose samples are of one of these domains, under such a condition; if that is None, without an input."""
-    from inrflow_core.models import read_metadata  # not above: completion takes `names` without torch
-    from inrflow_core.runs.run import samples_under
-
-    found = []
-    for name in names():
-        preset = read_metadata(weights_file(name))[0]
-        if preset.domain.name in domains and samples_under(preset, condition):
-            found.append(name)
-    return found
 
 
 def card(name: str) -> str:

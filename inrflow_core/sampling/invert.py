@@ -18,7 +18,7 @@ from inrflow_core.fields import Camera, DensityField, Field, PointwiseField
 from inrflow_core.geometry import cloud_files
 from inrflow_core.mesh_files import reading
 from inrflow_core.models import Model, SamplingOptions
-from inrflow_core.runs import shipped
+from inrflow_core.runs import run
 from inrflow_core.runtime.progress import Progress
 from inrflow_core.runtime.query_budget import CHUNK
 from inrflow_core.sampling import options, request
@@ -77,7 +77,7 @@ def _input_hint(domain: Any, path: Path) -> str:
     is_input = path.suffix.lower() in SUFFIXES or image_io.is_image_name(path.name)
     others = [one for one in domain_classes() if one.NAME != domain.NAME and one.accepts(path)]
     if is_input and others:
-        own = [f"`--model {name}`" for name in shipped.fitting([one.NAME for one in others])]
+        own = [f"`--model {name}`" for name in run.shipped_models([one.NAME for one in others])]
         named = f"choose with `--run` a model of {' or '.join(one.NOUN for one in others)}"
         return named + (f", or take {' or '.join(own)}" if own else "")
     kinds = [kind for kind, file in INPUTS.items() if domain.accepts(file)]

@@ -18,8 +18,6 @@ ALL = "all"
 """Requests each class in turn."""
 UNIFORM = "uniform"
 """Requests random classes, all equally likely."""
-MOST_LISTED = 12
-"""Classes that a message lists one by one."""
 
 
 def resolve_labels(
@@ -118,5 +116,5 @@ def _label(text: str, names: list[str], count: int) -> int:
         raise UsageError(
             f"`--label {text}`: the model has {count} classes", hint=f"give a number from 0 to {count - 1}"
         )
-    hint = did_you_mean(text, names, listed=MOST_LISTED) if names else f"give a number from 0 to {count - 1}"
+    hint = did_you_mean(text, names, listed=12) if names else f"give a number from 0 to {count - 1}"
     raise UsageError(f"`--label {text}`: the model has no class of that name", hint=hint)

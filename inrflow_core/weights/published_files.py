@@ -63,11 +63,7 @@ def recognize(weights: Weights, source: Path, digest: str, *, any_digest: bool) 
     known = next((published for published in weights.published if published.file == source.name), None)
     raise IntegrityError(
         f"`{source}` is no known file of `{weights.name}`: its sha256 is {digest}, its size {size:,} bytes",
-        hint=(
-            f"it should be {known}; get it again"
-            if known
-            else f"`inrflow weights list {weights.name}` lists the known ones"
-        )
+        hint=(f"it should be {known}; get it again" if known else f"see `inrflow weights list {weights.name}`")
         + ".\nOr take it as it is with `--any-digest`: every number made with it will say so",
     )
 

@@ -167,7 +167,7 @@ def test_an_image_without_an_object_is_noted(side: int, background: str, is_note
     assert [f"a.png` shows no object: {share:.2%} of it differs" in note for note in notes] == [True] * is_noted
 
 
-def test_noise_of_a_compressed_background_is_no_object(tmp_path: Path) -> None:
+def test_noise_of_a_compressed_background_shows_no_object(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(235, 246, (224, 224, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     [note] = image.input_notes(image.ImageInput(tmp_path / "a.png", cameras.orbit()))

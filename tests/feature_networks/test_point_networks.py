@@ -109,9 +109,10 @@ def test_colors_are_seen_in_color_alone(extractors: dict[str, CloudExtractor]):
         extractor(some[..., :3], ("embedding",), "color")
 
 
-def test_absent_and_damaged_weights_say_what_to_do(tmp_path: Path):
+def test_absent_and_damaged_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("INRFLOW_WEIGHTS", str(tmp_path))
     with pytest.raises(MissingError, match="the weights of `pointnet2` are absent") as caught:
-        find("pointnet2", {}, tmp_path)
+        find("pointnet2", {})
     lines = (caught.value.hint or "").splitlines()
     assert len(lines) == 3 and max(map(len, lines)) <= 120
     assert (
