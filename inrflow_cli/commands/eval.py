@@ -34,8 +34,17 @@ Runs = Annotated[
     typer.Option(
         "--run",
         metavar="DIR|FILE",
-        help="Run to sample and evaluate; may be repeated. Default: the newest, unless there are `--samples`.",
+        help="Run to sample and evaluate; may be repeated. Default: the newest, unless there are `--samples` or `--model`.",
         autocompletion=options.complete_runs,
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="A small trained model that comes with inrflow, beside the runs; may be repeated.",
+        autocompletion=options.complete_models,
     ),
 ]
 Samples = Annotated[
@@ -50,7 +59,7 @@ Names = Annotated[
     typer.Option(
         "--name",
         metavar="TEXT",
-        help="Label in the table, the page and `--format`, as in a paper: one for each `--samples`, then for each `--run`, in order.",
+        help="Label in the table, the page and `--format`, as in a paper: one for each `--samples`, then for each `--run`, then for each `--model`, in order.",
     ),
 ]
 Reference = Annotated[
@@ -58,7 +67,7 @@ Reference = Annotated[
     typer.Option(
         metavar="PATH",
         help="Reference data: shards, a folder or file (as for `--samples`), or precomputed statistics. "
-        "Default: the shards that the run was trained on.",
+        "Default: the shards that the run or the model was trained on.",
     ),
 ]
 Metrics = Annotated[
@@ -163,6 +172,7 @@ ListMetrics = Annotated[
 def eval(
     out: Out = None,
     run: Runs = None,
+    models: Models = None,
     samples: Samples = None,
     names: Names = None,
     reference: Reference = None,
@@ -213,6 +223,7 @@ def eval(
     from inrflow_core.evaluation import job as evaluation
     from inrflow_core.evaluation import sweep as sweeps
     from inrflow_core.evaluation.sampling_plan import SamplingSettings
+    from inrflow_core.runs import shipped
 
     if threads is not None:
         import torch
@@ -224,7 +235,7 @@ def eval(
     if out is None:
         raise UsageError("no folder for the results", hint="add `--out DIR`")
     _check_format(form, {"--json": json or None, "--dry-run": dry_run or None})
-    run = run or ([] if samples else [_newest_run()])
+    run = [*(run or []), *map(shipped.weights_file, models or [])] or ([] if samples else [_newest_run()])
     if not run:
         of_runs = {"checkpoints": None if checkpoints == "newest" else checkpoints, "seed": seed or None}
         of_runs |= {"precision": None if precision == "fp32" else precision, "compile": compile or None}
@@ -233,7 +244,7 @@ def eval(
         of_runs |= {"resolution": resolution, "view": view, "samples-per-item": samples_per_item, "noise": noise}
         of_runs |= {"ema": ema, "batch": batch, "guide-run": guide_run, "sweep": sweep}
         of_runs = {f"--{name}": value for name, value in of_runs.items()}
-        reject_options(of_runs, "needs a run to sample", "leave it out, or add `--run DIR`")
+        reject_options(of_runs, "needs a run to sample", "leave it out, or add `--run DIR` or `--model NAME`")
     if not samples:
         reject_options({"--samples-split": samples_split}, "needs `--samples`")
     interval = parse_interval(guidance_interval)

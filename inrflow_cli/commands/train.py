@@ -134,10 +134,7 @@ def _train(job: TrainJob, *, is_accepted: bool, as_json: bool) -> None:
         counters = trainer.counters
         console.info(f"step {counters.step:,} of {trainer.total_steps:,} is saved in `{trainer.out}`")
         name = shlex.quote(str(trainer.out))
-        reference = "" if job.data is None else f" --reference {shlex.quote(str(job.data))}"
-        console.info(
-            f"look at it with `inrflow view {name}`, score it with `inrflow eval --run {name}{reference} --out results`"
-        )
+        console.info(f"look at it with `inrflow view {name}`, score it with `inrflow eval --run {name} --out results`")
         console.print_json({"out": str(trainer.out), **vars(counters)}, as_json=as_json)
     process_group.exit_process(ready.world, Exit.DONE)
 

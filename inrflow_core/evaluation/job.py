@@ -420,9 +420,8 @@ def _open_reference(job: EvaluationJob, domain: str) -> SampleCollection | Refer
     path = job.reference
     classes = _classes(job)
     if path is None and job.runs:
-        path = Path(run_data.common_data(job.runs, needs_classes=not job.classes).path)
-        checked = [run_data.is_training_data(source, path) for source in job.runs]  # of every run, to refuse other data
-        origin = "that the run was trained on" if all(checked) else "that the preset names"
+        path, is_recorded = run_data.default_reference(job.runs, needs_classes=not job.classes)
+        origin = "that the run was trained on" if is_recorded else "that the preset names"
         of = f", of the classes {', '.join(classes)}" if classes else ""
         job.reporter.log(f"the reference is the shards {origin}, `{path}`{of}")
     if path is None:

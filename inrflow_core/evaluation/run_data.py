@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inrflow_core import models
 from inrflow_core.config.training import DataConfig
-from inrflow_core.errors import UsageError
+from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.evaluation import sampling_plan
 from inrflow_core.runs import run
 from inrflow_core.shards import manifest
 from inrflow_core.storage import plain_file, typed_json
+
+RECORD = "environment.json"
+HINT = "add `--reference PATH` with the data to compare with"
 
 
 @dataclass(frozen=True)
@@ -20,16 +25,18 @@ class TrainingData:
 
     data: str
     """Digest of the manifest."""
+    shards: str | None = None
+    """Folder that `--data` of the training named: absolute, or relative to the run's; None for that of the preset."""
 
 
 def common_data(runs: Sequence[Path], *, needs_classes: bool) -> DataConfig:
-    """The data that the presets of all runs name; their classes may differ unless the reference `needs_classes` of theirs.
+    """The data that all runs were trained on; their classes may differ unless the reference `needs_classes` of theirs.
 
     Raises:
-        UsageError: they name different data.
+        UsageError: they were trained on different data.
     """
     one_of_them = "add `--reference PATH`, or evaluate them one after the other"
-    first, *others = (models.read_metadata(run.resolve_weights(source))[0].data.config for source in runs)
+    first, *others = map(_data_of, runs)
     for source, other in zip(runs[1:], others, strict=True):
         if other.path != first.path or (needs_classes and other.classes != first.classes):
             raise UsageError(
@@ -43,21 +50,76 @@ def common_data(runs: Sequence[Path], *, needs_classes: bool) -> DataConfig:
     return first
 
 
-def is_training_data(source: Path, shards: Path) -> bool:
+def default_reference(runs: Sequence[Path], *, needs_classes: bool) -> tuple[Path, bool]:
+    """The shards that all runs were trained on, and whether all of them record so.
+
+    Raises:
+        UsageError: they were trained on different data, or the shards are others than at the training.
+        MissingError: the shards do not exist.
+    """
+    config = common_data(runs, needs_classes=needs_classes)
+    path = Path(config.path)
+    if not path.exists():
+        record = _record_of(runs[0])
+        if record is not None and record.shards is not None:
+            what = f"the shards `{path}`, which `{runs[0]}` was trained on, do not exist"
+            raise MissingError(what, hint="if they were moved, name their folder with `--reference PATH`")
+        prepare = f"make them with `{config.prepare}`, or " if config.prepare else ""
+        name = sampling_plan.run_name(runs[0])
+        raise MissingError(
+            f"the shards `{path}`, which the preset of `{name}` names, do not exist", hint=f"{prepare}{HINT}"
+        )
+    checked = [_is_training_data(source, path) for source in runs]  # of every run, to refuse other data
+    return path, all(checked)
+
+
+def _data_of(source: Path) -> DataConfig:
+    """The data of a run, with the shards that its training named in place of those of its preset.
+
+    Where those do not exist any more and the preset's are the same data, the preset's.
+    """
+    config = models.read_metadata(run.resolve_weights(source))[0].data.config
+    folder, record = _run_folder(source), _record_of(source)
+    if folder is None or record is None or record.shards is None:
+        return config
+    recorded = os.path.normpath(folder / record.shards)
+    if not os.path.exists(recorded) and _digest(Path(config.path)) == record.data:
+        return config
+    return replace(config, path=recorded)
+
+
+def _is_training_data(source: Path, shards: Path) -> bool:
     """Whether the shards are those of the run's record by their digest; False without a record, as of a weights file.
 
     Raises:
         UsageError: they are others.
     """
-    record = source / "environment.json"
-    if not record.is_file() or not (shards / manifest.NAME).is_file():
+    record, present = _record_of(source), _digest(shards)
+    if record is None or present is None:
         return False
-    recorded = typed_json.read_record(record, TrainingData, hint="add `--reference PATH`", extra=True).data
-    present = plain_file.file_digest(shards / manifest.NAME)
-    if recorded != present:
+    if record.data != present:
         raise UsageError(
             f"`{shards}` does not hold the data that the run `{source}` was trained on: its manifest was "
-            f"{recorded[:8]}..., this one is {present[:8]}...",
-            hint="add `--reference PATH` with the data to compare with",
+            f"{record.data[:8]}..., this one is {present[:8]}...",
+            hint=HINT,
         )
     return True
+
+
+def _digest(shards: Path) -> str | None:
+    """The digest of the manifest of a folder of shards; None without one."""
+    file = shards / manifest.NAME
+    return plain_file.file_digest(file) if file.is_file() else None
+
+
+def _record_of(source: Path) -> TrainingData | None:
+    folder = _run_folder(source)
+    if folder is None:
+        return None
+    return typed_json.read_record(folder / RECORD, TrainingData, hint="add `--reference PATH`", extra=True)
+
+
+def _run_folder(source: Path) -> Path | None:
+    """The folder of a run, of one of its checkpoints or of a file of one; None where it has no record."""
+    folders = (source, *source.parents[:3])
+    return next((one for one in folders if (one / "preset.toml").is_file() and (one / RECORD).is_file()), None)

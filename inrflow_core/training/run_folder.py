@@ -2,7 +2,7 @@
 
 RUN/
     preset.toml        every setting, defaults included
-    environment.json   versions, device, precision, data; no time of day, path or host
+    environment.json   versions, device, precision, data; no time of day or host, and no path but that of `--data`
     log.jsonl          one line per `log_every` steps
     samples/           images of samples
     checkpoints/       see checkpoint.py
@@ -322,8 +322,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def environment(world: World, *, precision: str, data: str, init_from: str | None) -> dict[str, Any]:
-    """Versions, device and processes at the start of a run; no host, path or time."""
+def recorded_path(shards: Path, out: Path) -> str:
+    """The folder of shards as a run in `out` records it: an absolute path as it is, another one relative to `out`."""
+    return str(shards) if shards.is_absolute() else os.path.relpath(shards, out)
+
+
+def environment(
+    world: World, *, precision: str, data: str, init_from: str | None, shards: str | None = None
+) -> dict[str, Any]:
+    """Versions, device and processes at the start of a run; no host or time, and no path but `shards` (`recorded_path`)."""
     device = "cpu" if world.device.type == "cpu" else torch.cuda.get_device_name(world.device)
     return {
         "inrflow": _version("inrflow"),
@@ -335,6 +342,7 @@ def environment(world: World, *, precision: str, data: str, init_from: str | Non
         "precision": precision,
         "data": data,
         "init_from": init_from,
+        **({} if shards is None else {"shards": shards}),
     }
 
 

@@ -434,8 +434,9 @@ def _record(ready: CheckedTrainJob) -> None:
     init_from = ready.existing_run.init_from if ready.existing_run else None
     if ready.initial is not None:
         init_from = plain_file.file_digest(ready.initial)
+    shards = None if job.data is None else run_folder.recorded_path(job.data, job.out)
     facts: dict[str, Any] = run_folder.environment(
-        ready.world, precision=ready.precision, data=ready.data, init_from=init_from
+        ready.world, precision=ready.precision, data=ready.data, init_from=init_from, shards=shards
     )
     job.out.mkdir(parents=True, exist_ok=True)
     run_folder.write(job.out, job.preset, facts)

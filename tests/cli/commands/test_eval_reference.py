@@ -68,6 +68,60 @@ def test_other_shards_at_the_path_of_the_training_data_are_refused(shards, tmp_p
     assert evaluate(*words, "--reference", tmp_path / "solids", "--out", "named") == 0
 
 
+def trained_elsewhere(folder: Path, shards: Path, recorded: str) -> None:
+    """A run in `folder` whose training was started with `--data`, as environment.json records it."""
+    tiny.run_folder(folder, tiny.POINTS, data={"path": "shards/solids", "prepare": "inrflow prepare solids"})
+    digest = plain_file.file_digest(shards / "manifest.json")
+    record = {"precision": "fp32", "data": digest, "init_from": None, "shards": recorded}
+    (folder / "environment.json").write_text(json.dumps(record))
+
+
+def test_the_shards_that_a_training_named_are_the_reference(shards, tmp_path, capsys):
+    words = ["--num", "4", "--metrics", "mmd", "--no-copies"]
+    shutil.copytree(shards, "mine")
+    trained_elsewhere(tmp_path / "runs/one", shards, "../../mine")
+    trained_elsewhere(tmp_path / "runs/two", shards, str(tmp_path / "mine"))
+    checkpoint = "runs/one/checkpoints/00000002"
+    (weights,) = Path(checkpoint).glob("ema_*.safetensors")
+    for number, source in enumerate(("one", "runs/one", checkpoint, weights)):
+        assert evaluate("--run", source, *words, "--out", number) == 0
+        assert "the reference is the shards that the run was trained on, `mine`" in capsys.readouterr().err
+    assert evaluate("--run", "two", *words, "--out", "absolute") == 0
+    Path("project").mkdir()
+    for name in ("runs", "mine"):
+        shutil.move(name, f"project/{name}")
+    assert evaluate("--run", "project/runs/one", *words, "--out", "moved") == 0
+    assert "was trained on, `project/mine`" in capsys.readouterr().err
+    shutil.move("project/mine", "project/yours")
+    assert evaluate("--run", "project/runs/one", *words, "--out", "gone") == 3
+    error = " ".join(capsys.readouterr().err.split())
+    assert "the shards `project/mine`, which `project/runs/one` was trained on, do not exist" in error
+    assert "name their folder with `--reference PATH`" in error
+    shutil.copytree("project/yours", "shards/solids")  # the same data where the preset names them
+    assert evaluate("--run", "project/runs/one", *words, "--out", "preset") == 0
+    shutil.copytree("project/yours", "project/mine")
+    Path("project/mine/manifest.json").write_text(Path("project/mine/manifest.json").read_text() + " ")
+    assert evaluate("--run", "project/runs/one", *words, "--out", "other") == 2
+    assert "does not hold the data that the run" in capsys.readouterr().err
+
+
+def test_a_shipped_model_is_evaluated_on_the_shards_of_its_preset(shards, tmp_path, capsys):
+    words = ["--model", "solids", "--num", "4", "--steps", "1", "--metrics", "jsd", "--no-copies"]
+    assert evaluate(*words, "--out", "a") == 3
+    error = " ".join(capsys.readouterr().err.split())
+    assert "the shards `shards/solids`, which the preset of `solids` names, do not exist" in error
+    assert "make them with `inrflow prepare solids`, or add `--reference PATH`" in error
+    shutil.copytree(shards, "shards/solids")
+    assert evaluate(*words, "--points", "40", "--out", "a") == 0
+    tiny.run_folder(tmp_path / "run", tiny.POINTS)
+    beside = ["--run", "run", "--reference", shards, "--points", "40", "--name", "mine", "--name", "theirs"]
+    assert evaluate(*words, *beside, "--out", "b") == 0
+    results = json.loads(Path("b/metrics.json").read_text())["results"]
+    assert [one["name"] for one in results] == ["mine", "theirs"]
+    assert evaluate("--model", "solid", "--out", "c") == 2
+    assert "did you mean `solids`?" in capsys.readouterr().err
+
+
 def test_runs_on_different_data_have_no_common_reference(shards, tmp_path, capsys):
     tiny.run_folder(tmp_path / "one", tiny.POINTS, data={"path": str(shards)})
     tiny.run_folder(tmp_path / "other", tiny.POINTS, data={"path": str(tmp_path / "elsewhere")})

@@ -45,8 +45,19 @@ def test_a_run_is_written_where_out_says_and_reported_as_one_object(preset, data
     report = json.loads(out)
     assert report["out"] == str(tmp_path / "run") and report["step"] == 3 and report["samples_seen"] == 12
     assert f"step 3 of 3 is saved in `{tmp_path}/run`" in errors
-    score = f"`inrflow eval --run {tmp_path}/run --reference {data} --out results`"
+    score = f"`inrflow eval --run {tmp_path}/run --out results`"
     assert f"`inrflow view {tmp_path}/run`, score it with {score}" in errors
+    assert json.loads((tmp_path / "run/environment.json").read_text())["shards"] == str(data)
+
+
+def test_shards_that_a_command_names_are_recorded_as_seen_from_the_run(preset, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    named = data.relative_to(data.parent)
+    for words, recorded in ((["--data", named], f"../../{named}"), ([], None)):
+        out = data.parent / "runs" / f"of-{len(words)}"
+        changed = [] if words else ["--set", f"data.path={named}"]
+        assert train(preset, *words, *changed, "--out", out.relative_to(data.parent), "--stop-at-step", 1) == 0
+        assert json.loads((out / "environment.json").read_text()).get("shards") == recorded
 
 
 def test_without_out_the_run_is_named_after_its_preset(preset, data, tmp_path, monkeypatch):
