@@ -223,7 +223,6 @@ def eval(
     from inrflow_core.evaluation import job as evaluation
     from inrflow_core.evaluation import sweep as sweeps
     from inrflow_core.evaluation.sampling_plan import SamplingSettings
-    from inrflow_core.runs import shipped
 
     if threads is not None:
         import torch
@@ -235,7 +234,7 @@ def eval(
     if out is None:
         raise UsageError("no folder for the results", hint="add `--out DIR`")
     _check_format(form, {"--json": json or None, "--dry-run": dry_run or None})
-    run = [*(run or []), *map(shipped.weights_file, models or [])] or ([] if samples else [_newest_run()])
+    run = _sources(run, models, samples)
     if not run:
         of_runs = {"checkpoints": None if checkpoints == "newest" else checkpoints, "seed": seed or None}
         of_runs |= {"precision": None if precision == "fp32" else precision, "compile": compile or None}
@@ -285,6 +284,13 @@ def _check_format(form: str | None, options: dict[str, bool | None]) -> None:
     if form is not None:
         score_formats.check_format(form)
         reject_options(options, "does not apply with `--format`")
+
+
+def _sources(runs: list[Path] | None, models: list[str] | None, samples: list[Path] | None) -> list[Path]:
+    """The runs, and the weights files of shipped models; the newest run where no samples are named either."""
+    from inrflow_core.runs import shipped
+
+    return [*(runs or []), *map(shipped.weights_file, models or [])] or ([] if samples else [_newest_run()])
 
 
 def _newest_run() -> Path:

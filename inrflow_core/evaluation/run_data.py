@@ -39,12 +39,10 @@ def common_data(runs: Sequence[Path], *, needs_classes: bool) -> DataConfig:
     first, *others = map(_data_of, runs)
     for source, other in zip(runs[1:], others, strict=True):
         if other.path != first.path or (needs_classes and other.classes != first.classes):
+            classes = f" ({', '.join(first.classes) or 'all'}; {', '.join(other.classes) or 'all'})"
             raise UsageError(
                 f"the runs `{runs[0]}` and `{source}` were trained on different data: `{first.path}` and `{other.path}`"
-                + (
-                    f" ({', '.join(first.classes) or 'all'}; {', '.join(other.classes) or 'all'})"
-                    * (first.classes != other.classes)
-                ),
+                f"{classes if first.classes != other.classes else ''}",
                 hint="name classes of both with `--classes`" if other.path == first.path else one_of_them,
             )
     return first
@@ -65,10 +63,8 @@ def default_reference(runs: Sequence[Path], *, needs_classes: bool) -> tuple[Pat
             what = f"the shards `{path}`, which `{runs[0]}` was trained on, do not exist"
             raise MissingError(what, hint="if they were moved, name their folder with `--reference PATH`")
         prepare = f"make them with `{config.prepare}`, or " if config.prepare else ""
-        name = sampling_plan.run_name(runs[0])
-        raise MissingError(
-            f"the shards `{path}`, which the preset of `{name}` names, do not exist", hint=f"{prepare}{HINT}"
-        )
+        what = f"the shards `{path}`, which the preset of `{sampling_plan.run_name(runs[0])}` names, do not exist"
+        raise MissingError(what, hint=f"{prepare}{HINT}")
     checked = [_is_training_data(source, path) for source in runs]  # of every run, to refuse other data
     return path, all(checked)
 
@@ -114,9 +110,7 @@ def _digest(shards: Path) -> str | None:
 
 def _record_of(source: Path) -> TrainingData | None:
     folder = _run_folder(source)
-    if folder is None:
-        return None
-    return typed_json.read_record(folder / RECORD, TrainingData, hint="add `--reference PATH`", extra=True)
+    return None if folder is None else typed_json.read_record(folder / RECORD, TrainingData, hint=HINT, extra=True)
 
 
 def _run_folder(source: Path) -> Path | None:
