@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +37,8 @@ def runs(
     """List the runs in a folder, the newest last."""
     from inrflow_core.runs import run as core
 
+    if folder is not None:
+        _check_folder(folder)
     if plot is not None:
         _check_plot(plot, overwrite=overwrite)
     broken: list[dict] = []
@@ -63,6 +67,25 @@ def runs(
         _draw(plot, readable)
         answer["plot"] = str(plot)
     console.print_json(answer, as_json=json)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise UsageError for a named folder that does not exist, with the nearest one beside it, or the run of that name."""
+    from inrflow_core.runs.run import find_source
+
+    if os.path.isdir(folder):
+        return
+    if os.path.lexists(folder):
+        raise UsageError(f"`{folder}` is not a folder", hint="name a folder of runs")
+    parent = folder.parent
+    beside = {path.name: path for path in parent.iterdir() if path.is_dir()} if os.path.isdir(parent) else {}
+    near = difflib.get_close_matches(folder.name, beside, n=1)
+    hint = "name a folder of runs; without one those in `$INRFLOW_RUNS`, else `runs`, are listed"
+    if find_source(folder) != folder:
+        hint = f"`inrflow runs --run {folder}` lists the run of that name"
+    elif near:
+        hint = f"did you mean `{beside[near[0]]}`?"
+    raise UsageError(f"the folder `{folder}` does not exist", hint=hint)
 
 
 def _selected(found: list[Run], names: list[str] | None) -> list[Run]:

@@ -44,6 +44,27 @@ def test_runs_are_listed_without_torch_and_the_unreadable_named(parent: Path):
     assert "TOML" in listing["unreadable"][0]["error"]
 
 
+def test_a_named_folder_that_does_not_exist_is_refused_with_the_nearest(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(parent)
+    monkeypatch.setenv("INRFLOW_RUNS", "later")
+    assert run(["runs"]) == 0 and "no runs in `later`" in capsys.readouterr().err
+    for name, hint in (
+        ("cluods", "did you mean `clouds`?"),
+        ("clouds/chekpoints", "did you mean `clouds/checkpoints`?"),
+        ("nothing/alike", "name a folder of runs; without one those in `$INRFLOW_RUNS`"),
+    ):
+        assert run(["runs", name]) == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert f"error: the folder `{name}` does not exist hint: {hint}" in error
+    monkeypatch.setenv("INRFLOW_RUNS", str(parent))
+    monkeypatch.chdir(parent / "clouds")
+    assert run(["runs", "clouds"]) == 2
+    assert "`inrflow runs --run clouds` lists the run of that name" in capsys.readouterr().err
+    assert run(["runs", "preset.toml"]) == 2 and "`preset.toml` is not a folder" in capsys.readouterr().err
+
+
 def test_a_run_with_a_setting_of_another_version_is_listed(parent: Path, capsys: pytest.CaptureFixture[str]):
     preset = parent / "clouds" / "preset.toml"
     preset.write_text(preset.read_text().replace("[network]", "[network]\nof_a_later_version = 1"))
