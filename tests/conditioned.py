@@ -10,12 +10,11 @@ import numpy as np
 from inrflow_core import models
 from inrflow_core.config.preset import Preset, resolve
 from inrflow_core.datasets import swissprot
-from inrflow_core.geometry import cameras
 from inrflow_core.models import Model
 from inrflow_core.preparation import job, pipeline
 from inrflow_core.shards import manifest, schema, writer
 from inrflow_core.shards.manifest import ChannelStats, Manifest, Split
-from tests import tiny
+from tests import camera_rings, tiny
 from tests.protein_examples import helix, write
 
 VIEWS, TOKENS, WIDTH = 3, 4, 5
@@ -45,7 +44,7 @@ def objects(folder: Path, counts: dict[str, int]) -> Path:
         gray = (40 * np.arange(count)[:, None] + 5 * np.arange(VIEWS)).astype(np.uint8)
         condition = {
             "image": np.broadcast_to(gray[..., None, None, None], (count, VIEWS, 8, 8, 3)).copy(),
-            "camera": np.broadcast_to(cameras.orbit_ring(VIEWS), (count, VIEWS, 4, 4)).copy(),
+            "camera": np.broadcast_to(camera_rings.orbit_ring(VIEWS), (count, VIEWS, 4, 4)).copy(),
             "tokens": generator.normal(size=(count, VIEWS, TOKENS, WIDTH + 6)).astype(np.float16),
         }
         names = [f"{split}/{index}.glb" for index in range(count)]

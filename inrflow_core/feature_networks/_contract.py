@@ -4,7 +4,8 @@ Every file declares its `KIND`. An `embedder` turns an image, a sequence or a te
 
     image:    uint8 (B H W 3)             -> float32 (B K S), K = rows x columns of `grid(H, W)`, row by row
     sequence: texts of one-letter codes   -> a list of float32 arrays (L S), one for each
-    text:     T texts                     -> an array (T 77 ...) of the tokens of each, and 0 after them
+    text:     T texts                     -> numbers of words (T 77), int32, or features (T 77 S), float32; 0 after the
+                                             last token; `num_tokens(text)` also counts those that are cut off
 
 An `extractor` turns images, point clouds or videos into feature vectors that metrics compare:
 
@@ -181,7 +182,7 @@ def _find_kind(name: str, kind: Kind) -> Any:
 
 
 class Embedder(Protocol):
-    """A loaded embedder."""
+    """A loaded embedder, which is called with its inputs; one of images has `grid(rows, columns)`, one of texts `num_tokens(text)`."""
 
     name: str
     """Its name in the registry."""
@@ -189,35 +190,6 @@ class Embedder(Protocol):
     """Width of a token."""
     digest: str
     """SHA-256 of its weights; of a placeholder its name and version, as `patches-1`."""
-
-
-class ImageEmbedder(Embedder, Protocol):
-    """Images into tokens of their patches."""
-
-    def __call__(self, images: Tensor, /) -> Tensor: ...
-
-    def grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """Rows and columns of the patches of an image of `rows` by `columns` pixels."""
-        ...
-
-
-class SequenceEmbedder(Embedder, Protocol):
-    """Sequences into tokens of their residues."""
-
-    def __call__(self, sequences: Sequence[str], /) -> list[np.ndarray]: ...
-
-
-class TextEmbedder(Embedder, Protocol):
-    """Texts into tokens: numbers of words (T 77), int32, or features (T 77 S), float32; what is after the last token is 0.
-
-    A text without a token is 0 everywhere.
-    """
-
-    def __call__(self, texts: Sequence[str], /) -> np.ndarray: ...
-
-    def num_tokens(self, text: str, /) -> int:
-        """The tokens of a text, also those that are cut off."""
-        ...
 
 
 def weights_folder(name: str, folder: Path | None = None) -> Path | None:

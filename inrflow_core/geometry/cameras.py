@@ -75,11 +75,6 @@ def orbit(
     return look_at(position, up=up, field_of_view=field_of_view)
 
 
-def orbit_ring(count: int = 4, *, field_of_view: float = DEFAULT_FOV) -> Float32[np.ndarray, "V 4 4"]:
-    """Cameras at equal steps around y, the first on +z; the paper uses four, on +z, +x, -z and -x."""
-    return np.stack([orbit(360 * index / count, field_of_view=field_of_view) for index in range(count)])
-
-
 def focal(field_of_view: float) -> float:
     """The focal length, in units of the image's side, of a field of view in degrees."""
     return 0.5 / math.tan(math.radians(field_of_view) / 2)

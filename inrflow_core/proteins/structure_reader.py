@@ -115,11 +115,6 @@ def parse(content: bytes, file: str, chain: str | None = None) -> Structure:
     return first
 
 
-def parse_models(content: bytes, file: str, chain: str | None = None) -> list[Structure]:
-    """One chain of every model of a file's content, in their order; raises as `parse` does."""
-    return _parsed(content, file, chain, is_first_alone=False)
-
-
 def chain_names(content: bytes, file: str) -> list[str]:
     """The names of the chains of amino acids in the first model of a file's content; raises as `parse` does."""
     [table] = _tables(content, file, is_first_alone=True)[0]

@@ -97,12 +97,6 @@ class Worker:
             job.cancel()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    @property
-    def num_unfinished(self) -> int:
-        """Jobs that wait or are under way."""
-        with self._lock:
-            return len(self._unfinished)
-
     def _finish(self, job: Job) -> None:
         with self._lock:
             self._unfinished.discard(job)

@@ -18,7 +18,7 @@ from inrflow_core.geometry import cameras
 from inrflow_core.numerics import noise_field
 from inrflow_core.sampling import options, sample
 from inrflow_core.sets import ConditionEmbedding
-from tests import tiny
+from tests import camera_rings, tiny
 
 PATCHES = Config(embedder="patches", tokens=64, width=192)
 
@@ -27,7 +27,7 @@ def views(count: int = 3) -> dict[str, torch.Tensor]:
     """Images and their cameras."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=generator)
-    return {"image": images, "camera": torch.from_numpy(cameras.orbit_ring(count))}
+    return {"image": images, "camera": torch.from_numpy(camera_rings.orbit_ring(count))}
 
 
 def stored(count: int = 3) -> dict[str, torch.Tensor]:

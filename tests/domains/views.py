@@ -15,6 +15,7 @@ from inrflow_core.geometry import cameras
 from inrflow_core.numerics import keyed_random
 from inrflow_core.sets import Condition, CoordValueSet, Queries, Rays, SetSpec, TrainBatch
 from inrflow_core.shards.batch import Batch
+from tests import camera_rings
 from tests.domains import signal
 
 
@@ -41,7 +42,7 @@ class Domain(signal.Domain):
     def queries(self, size: int | None = None, window: Window = None, condition: Condition | None = None) -> Queries:
         """The rays of all views, view by view."""
         side = self.config.side
-        poses = torch.from_numpy(cameras.orbit_ring(self.config.views))
+        poses = torch.from_numpy(camera_rings.orbit_ring(self.config.views))
         origins, directions = (rays.flatten(0, 1) for rays in cameras.depth_rays(poses, side, side))
         return Queries(origins, torch.arange(len(origins)), directions=directions)
 

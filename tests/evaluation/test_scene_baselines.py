@@ -14,6 +14,7 @@ from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files import readers, scene_views
 from inrflow_core.sample_files.collection import ShardCollection
 from inrflow_core.sampling import novel_views
+from tests import camera_rings
 from tests.domains import scenes
 from tests.domains.scenes import Scene
 
@@ -101,7 +102,7 @@ def test_small_blocks_and_few_training_scenes_change_what_they_say(shards: Path,
 
 
 def test_equal_cameras_are_compared_once_and_a_copy_of_a_scene_is_found(tmp_path: Path):
-    poses = cameras.orbit_ring(4)
+    poses = camera_rings.orbit_ring(4)
     views = [scene(number, 4)[0] for number in range(3)]
     made = {"train": [(one, poses) for one in views], "val": [(views[1], poses), (views[2], poses)]}
     shards = scenes.write_splits(tmp_path / "shards", made)

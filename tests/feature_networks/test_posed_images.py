@@ -9,6 +9,7 @@ import torch
 from inrflow_core.feature_networks import patches
 from inrflow_core.feature_networks._contract import posed_image_tokens
 from inrflow_core.geometry import cameras
+from tests import camera_rings
 
 
 def test_rays_on_a_device_are_those_of_the_cameras() -> None:
@@ -20,7 +21,7 @@ def test_rays_on_a_device_are_those_of_the_cameras() -> None:
 
 def test_a_token_is_the_patch_and_then_its_ray() -> None:
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    poses = torch.from_numpy(cameras.orbit_ring(2))
+    poses = torch.from_numpy(camera_rings.orbit_ring(2))
     embedder = patches.load(None)
     got = posed_image_tokens(embedder, images, poses)
     assert got.dtype == torch.float16 and got.shape == (2, 64, 192 + 6)
@@ -31,7 +32,7 @@ def test_a_token_is_the_patch_and_then_its_ray() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_tokens_of_the_processor() -> None:
     images = torch.randint(0, 256, (2, 112, 112, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    poses = torch.from_numpy(cameras.orbit_ring(2))
+    poses = torch.from_numpy(camera_rings.orbit_ring(2))
     here = posed_image_tokens(patches.load(None), images, poses)
     there = posed_image_tokens(patches.load(None, "cuda"), images.cuda(), poses.cuda())
     torch.testing.assert_close(there.cpu(), here, rtol=0, atol=2e-3)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from inrflow_core.geometry import cameras
+from tests import camera_rings
 
 CAMERAS = {
     "front": cameras.orbit(),
@@ -22,7 +23,7 @@ def points(count: int = 50, seed: int = 0) -> np.ndarray:
 
 
 def test_the_papers_cameras_stand_on_both_sides_of_z_and_x_and_look_at_the_origin() -> None:
-    four = cameras.orbit_ring(4)
+    four = camera_rings.orbit_ring(4)
     np.testing.assert_allclose(four[:, :3, 3], [[0, 0, 3.5], [3.5, 0, 0], [0, 0, -3.5], [-3.5, 0, 0]], atol=1e-6)
     for camera in four:
         seen, depth = cameras.project(camera, np.zeros((1, 3)))

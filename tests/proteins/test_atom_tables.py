@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_residues_of_one_number_are_never_merged(content: bytes, reason: str) ->
 
 
 @pytest.mark.parametrize("order", ["one after the other", "atom by atom"])
-def test_models_are_distinguished_by_their_numbers(order: str) -> None:
+def test_models_are_distinguished_by_their_numbers(order: str, tmp_path: Path) -> None:
     second = protein_files.structure("MGGSAHK", seed=1)
     one, other = cif_rows(MADE, pdbx_PDB_model_num=3), cif_rows(second, pdbx_PDB_model_num=5)
     rows = (
@@ -132,7 +133,8 @@ def test_models_are_distinguished_by_their_numbers(order: str) -> None:
         if order == "one after the other"
         else [row for pair in zip(one, other, strict=True) for row in pair]
     )
-    result = structure_reader.parse_models(cif(rows), "a.cif")
+    (tmp_path / "a.cif").write_bytes(cif(rows))
+    result = structure_reader.read_models(tmp_path / "a.cif")
     for structure, expected in zip(result, (MADE, second), strict=True):
         assert_same(structure, expected)
 

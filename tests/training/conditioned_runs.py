@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from inrflow_core.config.preset import Preset
-from inrflow_core.geometry import cameras
 from inrflow_core.proteins import residues
 from inrflow_core.shards import manifest, schema, writer
 from inrflow_core.shards.manifest import ChannelStats, Manifest, Split
 from inrflow_core.training.setup import TrainJob
-from tests import protein_files, tiny
+from tests import camera_rings, protein_files, tiny
 from tests.training import small
 
 LENGTHS = (7, 3, 9, 5, 8, 4, 6, 7, 5, 10, 3, 6)
@@ -58,7 +57,7 @@ def pictured(folder: Path, embedder: Any = None, metadata: Mapping[str, str] | N
     images[..., 0] = 20 * np.arange(12)[:, None, None, None]
     images[..., 1] = 60 * np.arange(4)[:, None, None]
     images[..., 2] = generator.integers(0, 256, images.shape[:-1])
-    condition = {"image": images, "camera": np.tile(cameras.orbit_ring(4), (12, 1, 1, 1))}
+    condition = {"image": images, "camera": np.tile(camera_rings.orbit_ring(4), (12, 1, 1, 1))}
     if embedder is not None:
         import torch
 

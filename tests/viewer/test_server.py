@@ -165,7 +165,7 @@ def test_a_request_that_the_server_s_stop_cancels_is_answered_and_its_job_ends(f
     asyncio.run(request_and_stop())
     may_go.set()
     worker.close()
-    assert sent == [499] and worker.num_unfinished == 0
+    assert sent == [499] and not worker._unfinished
 
 
 def test_the_answers_say_what_was_sampled_and_how_long_it_took(client: TestClient):
@@ -283,7 +283,7 @@ def test_a_request_whose_client_leaves_is_cancelled_and_the_next_is_answered(fol
     worker.close()
     assert sent == [499]
     assert steps == [0], "the job ends within its first step, of 400"
-    assert len(functions.fields) == 0 and worker.num_unfinished == 0
+    assert len(functions.fields) == 0 and not worker._unfinished
 
 
 async def _leave_during(app: Any, is_started: threading.Event, is_gone: threading.Event) -> list[int]:

@@ -50,7 +50,7 @@ def test_a_cancelled_job_ends_at_its_next_step_and_one_in_the_queue_never_begins
     with pytest.raises(CancelledError):
         second.future.result(10)
     assert third.future.result(10) == "the next"
-    assert done == [] and worker.num_unfinished == 0
+    assert done == [] and not worker._unfinished
 
 
 def test_closing_ends_the_job_under_way_and_those_that_wait():
@@ -64,7 +64,7 @@ def test_closing_ends_the_job_under_way_and_those_that_wait():
     jobs = [worker.submit(endless) for _ in range(3)]
     assert is_started.wait(10)
     worker.close()
-    assert all(job.future.done() for job in jobs) and worker.num_unfinished == 0
+    assert all(job.future.done() for job in jobs) and not worker._unfinished
 
 
 def test_an_error_reaches_who_waits_and_the_thread_lives_on(worker: Worker):
