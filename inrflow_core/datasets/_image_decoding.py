@@ -16,10 +16,8 @@ from inrflow_core.storage.source_files import fingerprint
 from inrflow_core.visualization.image_io import BACKGROUND, center_crop, decode_image
 
 Pixels = UInt8[np.ndarray, "R R C"]
-
 PIXELS = {"kind": "pixels", "to_unit": "v / 127.5 - 1"}
 """Normalization of uint8 images: the domain's map from a stored value to [-1, 1]."""
-
 LARGEST = 8192
 """Rows and columns of the largest images that are prepared."""
 

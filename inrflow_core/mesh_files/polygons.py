@@ -66,9 +66,7 @@ def _fan(corners: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n-2 3"]:
     return np.concatenate([fan[:1], np.roll(fan[1:], -1, axis=1)]) if len(corners) == 4 else fan
 
 
-def _flattened(
-    polygons: Float64[np.ndarray, "P n 3"],
-) -> tuple[Float64[np.ndarray, "P n 2"], np.ndarray]:
+def _flattened(polygons: Float64[np.ndarray, "P n 3"]) -> tuple[Float64[np.ndarray, "P n 2"], np.ndarray]:
     """Each polygon in the plane of its Newell normal, counterclockwise, and twice the signed area at each corner."""
     centered = polygons - polygons.mean(axis=1, keepdims=True)
     normals = np.cross(centered, np.roll(centered, -1, axis=1)).sum(axis=1)

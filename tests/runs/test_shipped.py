@@ -122,7 +122,11 @@ def test_shipped_weights_are_the_average_of_a_run_in_fp16(tmp_path):
             "`--model objects` is conditioned",
             "`inrflow sample --model objects OUT` with",
         ),
-        ("upsample --model glyphs b.xyz a.png", "`b.xyz` is not one of them", "or take `--model shapes` or `--model solids`"),
+        (
+            "upsample --model glyphs b.xyz a.png",
+            "`b.xyz` is not one of them",
+            "or take `--model shapes` or `--model solids`",
+        ),
         ("sample --model solids a.pdb", "`--model solids` samples point clouds", "write one of `.glb`"),
     ],
 )
