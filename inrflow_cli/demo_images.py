@@ -132,6 +132,16 @@ def show_few_solids(folder: Path, model: Sequence[str]) -> None:
     image_grid.tile_images(tiles, columns=len(rows[0]), names=names).save(folder / "solids.png")
 
 
+def show_shapes(folder: Path, model: Sequence[str]) -> None:
+    """`shapes.png`: a mesh of each class."""
+    run(folder, "sample", *model, "--label", "all", "--num", "8", "--resolution", "64", "--overwrite", "shapes.png")
+
+
+def show_numerals(folder: Path, model: Sequence[str]) -> None:
+    """`numerals.png`: 24 samples at four times the pixels of training."""
+    run(folder, "sample", *model, "--num", "24", "--resolution", "96", "--overwrite", "numerals.png")
+
+
 def nearest_real(samples: NDArray[np.float32], real: NDArray[np.float32]) -> NDArray[np.int64]:
     """For each cloud the real one at the least Chamfer distance (mean squared distances, both ways)."""
     nearest = []

@@ -17,7 +17,7 @@ from inrflow_cli.options import Json, reject_options
 
 GLYPHS, SOLIDS = "glyphs-demo", "solids-coupled-demo"
 """The presets that are trained."""
-SHIPPED = {"glyphs": ("--model", "glyphs"), "solids": ("--model", "solids")}
+SHIPPED = {name: ("--model", name) for name in ("glyphs", "solids", "shapes", "numerals")}
 TRAINED = {"glyphs": ("--run", f"runs/{GLYPHS}"), "solids": ("--run", f"runs/{SOLIDS}")}
 """The options of `sample` that name each model."""
 FILES = {
@@ -30,7 +30,9 @@ FILES = {
     "training.png": "the losses of both trainings",
 }
 QUICK_FILES = {name: FILES[name] for name in ("glyphs-finer.png", "out.ply", "out.png")} | {
-    "solids.png": "sampled solids, at 256 and 4096 points"
+    "solids.png": "sampled solids, at 256 and 4096 points",
+    "shapes.png": "meshes of sampled solids, by latent diffusion",
+    "numerals.png": "sampled numerals at 96 pixels, each by two calls of a network",
 }
 Out = Annotated[
     Path, typer.Argument(metavar="[OUT]", help="The folder that everything is written to; the same one resumes.")
@@ -85,6 +87,9 @@ def _sample_shipped(out: Path) -> None:
     _heading("2. Solids: sample at 256, 4096 and 128,000 points")
     demo_images.show_few_solids(out, SHIPPED["solids"])
     demo_images.show_dense_solid(out, SHIPPED["solids"])
+    _heading("3. The other systems: meshes by latent diffusion, numerals by a consistency model")
+    demo_images.show_shapes(out, SHIPPED["shapes"])
+    demo_images.show_numerals(out, SHIPPED["numerals"])
 
 
 def _train_and_sample(out: Path, settings: list[str]) -> Scores:
