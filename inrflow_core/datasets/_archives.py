@@ -155,6 +155,11 @@ def images(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if is_image_name(entry.name)]
 
 
+def others(entries: Sequence[Entry]) -> list[str]:
+    """The names of the files that are no images."""
+    return [entry.name for entry in entries if not is_image_name(entry.name)]
+
+
 def below(entries: Sequence[Entry], root: str) -> list[Entry]:
     """The files below `root` (empty, or ending in a slash), named relative to it."""
     return [entry._replace(name=entry.name[len(root) :]) for entry in entries if entry.name.startswith(root)]

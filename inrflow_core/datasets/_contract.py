@@ -134,6 +134,15 @@ def notes_on_unread(names: Sequence[str]) -> tuple[str, ...]:
     return (f"{files} not read: {shown}{', ...' if names[3:] else ''}",)
 
 
+def notes_on_others(names: Sequence[str]) -> tuple[str, ...]:
+    """One note on files beside the items that are of other kinds, or none where there are none."""
+    if not names:
+        return ()
+    shown = ", ".join(f"`{name}`" for name in names[:3])
+    files = "1 file of another kind is" if len(names) == 1 else f"{len(names):,} files of other kinds are"
+    return (f"{files} passed over: {shown}{', ...' if names[3:] else ''}",)
+
+
 def source_not_found(
     name: str, source: Path, looked_for: str, files: Sequence[tuple[str, int]] | None = None
 ) -> MissingError:

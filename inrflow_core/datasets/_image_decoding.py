@@ -30,6 +30,7 @@ def plan(
     classes: Sequence[str] = (),
     sources: Sequence[tuple[str, int]],
     background: str | None = None,
+    notes: tuple[str, ...] = (),
 ) -> DatasetIndex:
     """The index of images that become R x R; `sources` are the names and sizes of the raw files.
 
@@ -43,6 +44,7 @@ def plan(
         classes=tuple(classes),
         normalization=PIXELS if background is None else {**PIXELS, "background": background},
         coordinates=pixel_centers(resolution),
+        notes=notes,
     )
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from inrflow_core.datasets._contract import notes_on_unread, readers_hint
+from inrflow_core.datasets._contract import notes_on_others, notes_on_unread, readers_hint
 from inrflow_core.errors import MissingError
 from inrflow_core.mesh_files.reading import SUFFIXES
 from inrflow_core.storage.source_files import list_files
+from inrflow_core.visualization.image_io import SUFFIXES as IMAGE_SUFFIXES
 
 UNREAD = re.compile(
     r"\.(gltf|fbx|dae|3ds|3mf|usd|usda|usdc|usdz|blend|x3d|wrl|vrml|amf|ctm|drc|mdl|ma|mb|max|stp|step|igs|iges|obj\.gz|ply\.gz|stl\.gz)$",
@@ -37,6 +38,12 @@ def files(source: Path, files: Sequence[tuple[str, int]], where: str = "") -> li
 def notes(files: Sequence[tuple[str, int]]) -> tuple[str, ...]:
     """What a user should know of the files of a source: how many are meshes of formats that are not read."""
     return notes_on_unread([name for name, _ in files if UNREAD.search(name)])
+
+
+def notes_on_rest(files: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    """What a user should know of files that are no meshes, and no materials and images of meshes."""
+    used = (*SUFFIXES, *IMAGE_SUFFIXES, ".mtl", ".bin")
+    return notes_on_others([name for name, _ in files if not (name.lower().endswith(used) or UNREAD.search(name))])
 
 
 def list_source(source: Path) -> tuple[Path, list[tuple[str, int]]]:

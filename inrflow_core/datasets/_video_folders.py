@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inrflow_core.datasets import _clips, _video_clips
-from inrflow_core.datasets._contract import DatasetIndex, Item, LeftOutCounter, source_not_found
+from inrflow_core.datasets._contract import DatasetIndex, Item, LeftOutCounter, notes_on_others, source_not_found
 from inrflow_core.datasets._video_clips import Settings, Video
 from inrflow_core.errors import UsageError
 from inrflow_core.storage.source_files import list_files
+from inrflow_core.visualization.image_io import is_image_name
+from inrflow_core.visualization.video_io import is_video_name
 
 SPLITS = {
     **{"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"},
@@ -48,8 +50,9 @@ def scan(name: str, source: Path, settings: Settings, *, needs_splits: bool = Fa
     for item in clips.items:
         items[item.name.partition("/")[0]].append(item)
     shape = settings.frames, settings.resolution, settings.resolution, settings.channels
+    others = notes_on_others([name for name, _ in files if not (is_image_name(name) or is_video_name(name))])
     sources = [(f"{each}/{os.path.basename(file)}", size) for each, _, video in listed for file, size in video.files]
-    return _clips.plan(items, shape, clips.rate, names, sources, left_out=left_out.counts, notes=clips.notes)
+    return _clips.plan(items, shape, clips.rate, names, sources, left_out=left_out.counts, notes=clips.notes + others)
 
 
 def _single(source: Path) -> list[tuple[str, int]]:

@@ -24,6 +24,7 @@ from inrflow_core.datasets._contract import (
     Example,
     Item,
     LeftOutCounter,
+    notes_on_others,
     notes_on_unread,
     source_not_found,
 )
@@ -41,6 +42,8 @@ DESCRIPTION = (
 )
 MOST_POINTS = 2048
 """Points of each set by default, where the files have as many."""
+FEW = 32
+"""Points below which no shape is seen: no setting to take such clouds is named."""
 COMPARED = 16
 """Files, evenly spaced, of which the smallest decides the default number of points."""
 
@@ -89,7 +92,8 @@ def scan(source: Path, config: Config) -> DatasetIndex:
             split: [item._replace(location=(*item.location, frame)) for item in of] for split, of in splits.items()
         }
         normalization = _cloud_frame.normalization(frame)
-    notes = notes_on_unread([name for name, _ in files if cloud_files.UNREAD.search(name)])
+    unread = [name for name, _ in files if cloud_files.UNREAD.search(name)]
+    notes = notes_on_unread(unread) + notes_on_others(sorted({name for name, _ in files} - {*unread, *dict(read)}))
     if config.points is None and points < MOST_POINTS:
         notes += (f"each set has {points:,} points, as the smallest file has; `--set points=N` takes another number",)
     return DatasetIndex(
@@ -176,7 +180,8 @@ def _selected(item: Item) -> Float[np.ndarray, "N 3"]:
     points = cloud_files.read(place)
     if len(points) < count:
         raise UnreadableItemError(
-            f"it has {len(points):,} points, and each set {count:,} (`--set points={len(points)}` takes it)"
+            f"it has {len(points):,} points, and each set {count:,}: files need at least that many"
+            + (f" (`--set points={len(points)}` takes it)" if len(points) >= FEW else "")
         )
     name = place.name.rpartition("/")[2] + ("" if place.row is None else f" {place.row}")
     return points[np.random.default_rng(_point_clouds.seed(f"cloud {name}")).permutation(len(points))[:count]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from inrflow_core.datasets import _archives, _image_decoding, _splits
 from inrflow_core.datasets._archives import Entry
-from inrflow_core.datasets._contract import DatasetIndex, Example, Item, source_not_found
+from inrflow_core.datasets._contract import DatasetIndex, Example, Item, notes_on_others, source_not_found
 from inrflow_core.errors import UsageError
 
 DOMAIN = "image"
@@ -71,7 +71,8 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     items = {
         split: [
             _image_decoding.item(
-                entry._replace(name=f"{split}/{entry.name}"), rank[_class(entry)] if config.classes else -1
+                entry if folders is None else entry._replace(name=f"{split}/{entry.name}"),
+                rank[_class(entry)] if config.classes else -1,
             )
             for entry in part
         ]
@@ -79,10 +80,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     }
     sources = [(f"{split}/{entry.name}", entry.size) for split, part in splits.items() for entry in part]
     if folders is None and config.val is not None:
-        items = {
-            split: [item._replace(name=f"{split}/{item.name.removeprefix('train/')}") for item in part]
-            for split, part in _splits.by_share(items["train"], _splits.identity_of, config.val).items()
-        }
+        items = _splits.by_share(items["train"], _splits.identity_of, config.val)
     return _image_decoding.plan(
         items,
         config.resolution,
@@ -90,6 +88,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         classes=names,
         sources=sources,
         background=config.background,
+        notes=notes_on_others(_archives.others(entries)),
     )
 
 

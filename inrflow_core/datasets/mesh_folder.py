@@ -60,7 +60,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         fingerprint=fingerprint(_mesh_identity.files_read(files)),
         classes=tuple(classes),
         normalization=_point_clouds.BOX,
-        notes=_mesh_reading.notes(files),
+        notes=_mesh_reading.notes(files) + _mesh_reading.notes_on_rest(files),
     )
 
 

@@ -159,7 +159,8 @@ def test_one_folder_is_one_class(tmp_path: Path):
 
 
 BROKEN = {
-    "few.npy": (POINTS[:5], r"it has 5 points, and each set 40 \(`--set points=5` takes it\)"),
+    "few.npy": (POINTS[:5], "it has 5 points, and each set 40: files need at least that many$"),
+    "fewer.npy": (POINTS[:39], r"it has 39 points, and each set 40: .* \(`--set points=39` takes it\)"),
     "nan.npy": (np.where(POINTS > 2, np.nan, POINTS), "of its 40 points are not finite numbers"),
     "flat.npy": (POINTS[:, :2], r"an array of shape \(40, 2\), not points \(N, 3\)"),
     "wide.npy": (np.zeros((3, 40)), r"an array of shape \(3, 40\), not points \(N, 3\)"),

@@ -154,15 +154,15 @@ def test_a_damaged_database_is_said(tmp_path: Path):
 
 
 MINE = {
-    "flat": (["b.png", "a.jpg"], {"train": ["train/a.jpg", "train/b.png"]}),
+    "flat": (["b.png", "a.jpg"], {"train": ["a.jpg", "b.png"]}),
     "splits": (
         ["train/x/1.png", "valid/x/2.png", "test/y/3.png"],
         {"train": ["train/x/1.png"], "val": ["val/x/2.png"], "test": ["test/y/3.png"]},
     ),
-    "train is a class": (["train/1.png", "bus/1.png"], {"train": ["train/bus/1.png", "train/train/1.png"]}),
+    "train is a class": (["train/1.png", "bus/1.png"], {"train": ["bus/1.png", "train/1.png"]}),
     "below": (["deep/down/train/1.png", "deep/down/val/2.png"], {"train": ["train/1.png"], "val": ["val/2.png"]}),
     "train alone": (["train/1.png"], {"train": ["train/1.png"]}),
-    "hidden": ([".git/1.png", "._2.png", "__MACOSX/3.png", "4.png"], {"train": ["train/4.png"]}),
+    "hidden": ([".git/1.png", "._2.png", "__MACOSX/3.png", "4.png"], {"train": ["4.png"]}),
 }
 
 
@@ -206,7 +206,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path):
     (tmp_path / "near" / "linked").symlink_to(tmp_path / "far")
     (tmp_path / "far" / "back").symlink_to(tmp_path / "far")
     (tmp_path / "near" / "broken.png").symlink_to(tmp_path / "nowhere.png")
-    assert names(image_folder.scan(tmp_path / "near", image_folder.Config(resolution=8))) == {"train": ["train/1.png"]}
+    assert names(image_folder.scan(tmp_path / "near", image_folder.Config(resolution=8))) == {"train": ["1.png"]}
 
 
 def test_a_zip_that_is_none_is_damaged(tmp_path: Path):
@@ -260,7 +260,8 @@ def test_a_share_of_any_folder_is_held_out_by_content_alone(tmp_path: Path):
         (tmp_path / "deep/in" / name).write_bytes(content)
     config = image_folder.Config(resolution=8, classes=True, val=0.2)
     plan = image_folder.scan(tmp_path / "deep/in", config)
-    held_out = {name.removeprefix("val/") for name in names(plan)["val"]}
+    held_out = set(names(plan)["val"])
+    assert held_out < contents.keys()
     assert 25 <= len(held_out) <= 55 and len(names(plan)["train"]) == 200 - len(held_out)
     assert {label for _, label in names_and_labels(plan)["val"]} == {0, 1}
     for number, member in enumerate(("photos.zip", "photos.tar")):
@@ -268,7 +269,7 @@ def test_a_share_of_any_folder_is_held_out_by_content_alone(tmp_path: Path):
         again = image_folder.scan(packed.parent, config)
         assert (again.fingerprint, names(again)) == (plan.fingerprint, names(plan)), member
     (tmp_path / "deep/in" / min(held_out)).rename(tmp_path / "deep/in/a/other name.png")
-    renamed = {name.removeprefix("val/") for name in names(image_folder.scan(tmp_path / "deep", config))["val"]}
+    renamed = set(names(image_folder.scan(tmp_path / "deep", config))["val"])
     assert renamed == held_out - {min(held_out)} | {"a/other name.png"}
     assert list(image_folder.scan(tmp_path, image_folder.Config(val=0.0)).splits) == ["train"]
 
@@ -295,3 +296,41 @@ def test_transparent_pixels_show_the_background_that_is_set(tmp_path: Path):
             image_folder.Config(background=wrong)
     with pytest.raises(ValueError, match="`val` is 1.0: from 0 to below 1"):
         image_folder.Config(val=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "beside", "note"),
+    [
+        (
+            "image-folder",
+            "cats/1.png",
+            ["cats/notes.txt", "a.csv", "b.json", "c"],
+            "4 files of other kinds are passed over: `a.csv`",
+        ),
+        (
+            "image-folder",
+            "cats/1.png",
+            ["notes.txt", "broken.heic"],
+            "1 file of another kind is passed over: `notes.txt`",
+        ),
+        ("clouds", "cats/1.xyz", ["readme.md", "scan.las"], "1 file of another kind is passed over: `readme.md`"),
+        (
+            "mesh-folder",
+            "cats/1.obj",
+            ["cats/1.mtl", "skin.png", "readme.md"],
+            "1 file of another kind is passed over: `readme.md`",
+        ),
+    ],
+)
+def test_files_of_other_kinds_are_counted(tmp_path: Path, name: str, item: str, beside: list[str], note: str):
+    raw.folder(tmp_path, ["cats/1.png"])
+    for file in (item, *beside):
+        (tmp_path / file).write_bytes(raw.encoded(0) if file.endswith(".png") else b"0 0 0\n1 1 1\n")
+    if name == "clouds":
+        (tmp_path / "cats/1.png").unlink()
+    part = registry.find("datasets", name)
+    passed = [text for text in part.scan(tmp_path, part.Config()).notes if "passed over" in text]
+    assert len(passed) == 1 and passed[0].startswith(note)
+    for file in beside:
+        (tmp_path / file).unlink()
+    assert not [text for text in part.scan(tmp_path, part.Config()).notes if "passed over" in text]

@@ -151,7 +151,10 @@ def test_meshes_of_formats_that_are_not_read_are_counted_and_named(tmp_path: Pat
         objaverse.scan(tmp_path, objaverse.Config(embedder="patches")),
         views.scan(tmp_path, views.Config()),
     ):
-        assert plan.notes == (expected,)
+        assert plan.notes[0] == expected
+    assert mesh_folder.scan(tmp_path, mesh_folder.Config()).notes[1:] == (
+        "1 file of another kind is passed over: `NOTES.txt`",
+    )
 
 
 def test_a_folder_without_meshes_says_what_was_looked_for(tmp_path: Path) -> None:
