@@ -74,7 +74,7 @@ class Commands(TyperGroup):
             command = getattr(importlib.import_module(f"inrflow_cli.commands.{cmd_name}"), cmd_name)
             if not isinstance(command, typer.Typer):
                 single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP, context_settings=SETTINGS)
-                single.command(cmd_name)(command)
+                single.command(cmd_name, cls=help_groups.Command)(command)
                 command = single
             self.commands[cmd_name] = help_groups.arrange(typer.main.get_command(command), cmd_name)
         return self.commands.get(cmd_name)

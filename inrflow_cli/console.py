@@ -238,12 +238,14 @@ class Progress:
 
     def line(self) -> str:
         """One plain line: count and total, the rate, the time left."""
+        if self.total and not self.done:
+            return f"{self.title}: first of {self.total:,} {self.unit}"
         rate = self.rate
         parts = [f"{self.done:,}{f' of {self.total:,}' if self.total else ''} {self.unit}", f"{_rate(rate)}/s"]
         if self.total and self.done < self.total:
             left = self.measured_left
-            left = (self.total - self.done) / rate if left is None and self.done else left
-            parts.append("time left unknown" if left is None else f"{format_duration(left)} left")
+            left = (self.total - self.done) / rate if left is None else left
+            parts.append(f"{format_duration(left)} left")
         else:
             parts.append(f"in {format_duration(max(time.monotonic() - self.started, 1e-9))}")
         parts += [self.note] if self.note else []
@@ -265,7 +267,7 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
 
     def draw(state: Progress) -> None:
         nonlocal last
-        if time.monotonic() - last >= PLAIN_SECONDS:
+        if state.done != state.total and time.monotonic() - last >= PLAIN_SECONDS:  # the closing line has the last unit
             last = time.monotonic()
             first.set()
             info(state.line())
@@ -278,7 +280,8 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
         yield state
     finally:
         waiting.cancel()
-    info(state.line())
+    if state.done or not state.total:
+        info(state.line())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Help in groups: the panel of each option, and the examples at the end of each command's help."""
+"""Help in groups: the panel of each option, the names of values, and the examples at the end of each command's help."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 OTHER = "Output and machine"
 PANELS = {
@@ -33,6 +34,8 @@ ELSEWHERE = {
 """Options that mean something else in a command, by its panel for them."""
 LEAST = 8
 """Options from which on a command has panels."""
+VALUES = {int: "N", float: "NUMBER", str: "TEXT"}
+"""What help calls the value of an option that names none; of paths it is PATH, and a switch has none."""
 EXAMPLES = {
     "prepare": [
         ("inrflow prepare --list", "the data sets"),
@@ -92,8 +95,40 @@ EXAMPLES = {
 """Command lines of each command, with what they are for."""
 
 
+class Command(TyperCommand):
+    """A command whose usage has its arguments as help names them: `[FILE]... OUT`."""
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+        """`[OPTIONS]` and the arguments; those that can be left out are in brackets."""
+        arguments = [one for one in self.get_params(ctx) if one.param_type_name == "argument"]
+        names = [(str(getattr(one, "metavar", None) or one.name), one.required) for one in arguments]
+        return [
+            self.options_metavar or "",
+            *(name if is_required or name.startswith("[") else f"[{name}]" for name, is_required in names),
+        ]
+
+
+def name_values(command: Any) -> None:
+    """Name the values of a command's options and arguments that have no name of their own, as `VALUES` says."""
+    for one in [*command.params, help_option(command)]:
+        if one.metavar is None and one.param_type_name == "argument":
+            one.metavar = one.name.upper()
+        elif one.metavar is None:
+            kind = one.type_descriptor
+            known = "|".join(map(str, kind.choices or ())) or VALUES.get(kind.annotation, "VALUE")
+            one.metavar = "" if one.is_flag else "PATH" if kind.is_path else known
+    for each in getattr(command, "commands", {}).values():
+        name_values(each)
+
+
+def help_option(command: Any) -> Any:
+    """The option `--help` of a command."""
+    return command.get_help_option(typer.Context(command, **command.context_settings))
+
+
 def arrange(command: Any, name: str) -> Any:
     """A command with its options in panels, in the order of `PANELS`, and its examples at the end of its help."""
+    name_values(command)
     examples = "\n".join(f"- {what}: `{line}`" for line, what in EXAMPLES.get(name, []))
     command.epilog = f"Examples:\n\n{examples}" if examples else None
     options = [one for one in command.params if one.param_type_name == "option"]
@@ -101,7 +136,7 @@ def arrange(command: Any, name: str) -> Any:
         return command
     panels = _panels(PANELS) | _panels(ELSEWHERE.get(name, {}))
     order = {panel: number for number, panel in enumerate(PANELS)}
-    for one in [*options, command.get_help_option(typer.Context(command, **command.context_settings))]:
+    for one in [*options, help_option(command)]:
         one.rich_help_panel = next((panels[option] for option in one.opts if option in panels), OTHER)
     command.params.sort(key=lambda one: order.get(getattr(one, "rich_help_panel", None) or "", -1))
     return command

@@ -67,6 +67,13 @@ def complete_weights(incomplete: str) -> list[str]:
     return _starting(registry.names("feature_networks") + shipped.names(), incomplete)
 
 
+def check_seed(seed: int) -> int:
+    """A seed; raises UsageError above the largest."""
+    if seed > LAST_SEED:
+        raise UsageError(f"the seed {seed} is too large", hint=f"the largest is 2^63 - 1, {LAST_SEED}")
+    return seed
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output that is already there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the input and estimate the cost; write nothing.")]
@@ -99,7 +106,7 @@ SaveField = Annotated[
     typer.Option(help="Also save the fields as .safetensors, for `inrflow upsample` and `inrflow export`."),
 ]
 Num = Annotated[int, typer.Option(min=1, help="Number of samples; their seeds count up from `--seed`.")]
-Seed = Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The first sample's seed.")]
+Seed = Annotated[int, typer.Option(min=0, callback=check_seed, help="The first sample's seed.")]
 Seeds = Annotated[
     str | None, typer.Option(metavar="FIRST-LAST", help="A range of seeds, both ends included, as in 0-49999.")
 ]
@@ -126,7 +133,7 @@ SamplingSet = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        metavar="sampler|method.KEY=VALUE",
+        metavar="TABLE.KEY=VALUE",
         help="A setting of the sampler or of the method's sampling, as in sampler.temperature=0.1; may be repeated.",
     ),
 ]
@@ -192,7 +199,8 @@ Batch = Annotated[int | None, typer.Option(min=1, help="Samples drawn together; 
 Noise = Annotated[
     str | None,
     typer.Option(
-        metavar="linear|cubic|independent", help="Interpolation of the initial noise between training positions."
+        metavar="NAME",
+        help="Interpolation of the initial noise between training positions: linear, cubic or independent.",
     ),
 ]
 Precision = Annotated[
@@ -223,9 +231,7 @@ def parse_seeds(seeds: str | None, *, seed: int, num: int) -> range:
             )
         if (seed, num) != (0, 1):
             raise UsageError("`--seeds` excludes `--seed` and `--num`", hint="give one or the other")
-    if last > LAST_SEED:
-        raise UsageError(f"the seed {last} is too large", hint=f"the largest is 2^63 - 1, {LAST_SEED}")
-    return range(first, last + 1)
+    return range(first, check_seed(last) + 1)
 
 
 def parse_camera(text: str | None) -> Camera | None:

@@ -85,7 +85,10 @@ Weights = Annotated[
     ),
 ]
 Checkpoints = Annotated[
-    str, typer.Option(metavar="newest|best|all|STEP,STEP", help="Checkpoints of each run to evaluate.")
+    str,
+    typer.Option(
+        metavar="STEPS", help="Checkpoints of each run to evaluate: newest, best, all, or steps as in 1000,2000."
+    ),
 ]
 
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results.", show_default=False)]

@@ -63,8 +63,9 @@ FileCamera = Annotated[
     str | None,
     typer.Option(
         "--camera",
-        metavar="AZIMUTH,ELEVATION,DISTANCE,FOV",
-        help="The camera of FILE, a photo of a scene, as in 30,20,1.3. Default: that of the preset.",
+        metavar="NUMBERS",
+        help="The camera of FILE, a photo of a scene: azimuth, elevation, distance and field of view, as in 30,20,1.3. "
+        "Default: that of the preset.",
     ),
 ]
 Scale = Annotated[

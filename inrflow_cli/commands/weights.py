@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inrflow_cli import console, options
+from inrflow_cli.help_groups import Command
 from inrflow_cli.options import Json, Overwrite
 from inrflow_core.errors import Exit, InrflowError, UsageError, did_you_mean
 
@@ -90,7 +91,7 @@ def main(context: typer.Context, json: Json = False) -> None:
         raise UsageError(f"`--json` is written before `{command}`", hint=f"`inrflow weights {command} --json`")
 
 
-@weights.command("list")
+@weights.command("list", cls=Command)
 def list_weights(name: ListedName = None, json: Json = False) -> None:
     """List weights with what uses them, whether they are there, digest, source page and license; or describe one."""
     from inrflow_core.feature_networks import _weights_file
@@ -111,7 +112,7 @@ def list_weights(name: ListedName = None, json: Json = False) -> None:
     console.print_json(answer | _plain(entry), as_json=json)
 
 
-@weights.command("convert")
+@weights.command("convert", cls=Command)
 def convert(
     name: Network,
     file: Published,
@@ -139,7 +140,7 @@ def convert(
     console.print_json({"out": str(target), "network": name, "sha256": digest}, as_json=json)
 
 
-@weights.command("check")
+@weights.command("check", cls=Command)
 def check(target: Target = None, json: Json = False) -> int:
     """Check digest, names and shapes of the tensors, and what the network returns of a small input.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 
 from inrflow_cli import app, console, help_groups
 from inrflow_core.errors import Diverged
@@ -127,7 +128,7 @@ def test_a_misspelt_option_gets_the_nearest_one():
 def test_a_missing_argument_says_which_and_where_to_read():
     done = program("sample")
     assert done.returncode == 2
-    assert done.stderr == "error: missing argument `out`\n\nhint: `inrflow sample --help` shows how it is used\n"
+    assert done.stderr == "error: missing argument `OUT`\n\nhint: `inrflow sample --help` shows how it is used\n"
 
 
 def test_with_json_an_error_is_one_object_on_stdout():
@@ -243,3 +244,18 @@ def test_a_signal_ends_a_command_as_ctrl_c_does(number: str):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 130 and "error: interrupted" in done.stderr
+
+
+@pytest.mark.parametrize("words", [*app.COMMANDS, "weights list", "weights convert", "weights check"])
+def test_help_at_80_columns_shows_names_of_values_whole(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert app.run([*words.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    command: Any = typer.main.get_command(app.app)
+    for word in words.split():
+        command = command.get_command(typer.Context(command), word)
+    for one in command.params:
+        assert one.metavar is not None and (one.metavar in shown), one.name
+    assert not re.search(r"<(int|float|bool)|9223372036854775807|\{", shown)

@@ -137,10 +137,21 @@ def test_work_that_reports_nothing_for_some_seconds_has_a_line(capsys, monkeypat
     monkeypatch.setattr(console, "SLOW", 0.05)
     with console.progress(10, "files", title="upsampling") as progress:
         time.sleep(0.3)
-        assert capsys.readouterr().err == "upsampling: 0 of 10 files, 0/s, time left unknown\n"
+        assert capsys.readouterr().err == "upsampling: first of 10 files\n"
         progress.advance(10)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("upsampling: 10 of 10 files")
+
+
+def test_the_last_unit_has_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
+    with console.progress(2, "steps", title="training") as progress:
+        progress.advance(1, note="loss 2")
+        progress.advance(1, note="loss 1")
+        progress.advance(0, note="loss 1, gradient 3")
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("training: 1 of 2 steps") and last.startswith("training: 2 of 2 steps")
+    assert last.endswith("loss 1, gradient 3")
 
 
 def test_progress_says_how_much_time_is_left(capsys, monkeypatch):
