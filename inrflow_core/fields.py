@@ -127,6 +127,8 @@ class Field(Protocol):
 
     model: Any
     """The method; of a loaded field, only the part that evaluates queries."""
+    spec: SetSpec
+    """Of the sets that its method learned."""
     seeds: Int64[Tensor, " B"]
     condition: Condition
     options: Any
@@ -166,13 +168,20 @@ def listing(items: Sequence[Any]) -> str:
     return f"{', '.join(map(str, items[: MOST_LISTED - 1]))}, ... {items[-1]}"
 
 
+def describe_sets(spec: SetSpec) -> str:
+    """`2 coordinates with values of 1 number, trained at 24 x 24 positions`."""
+    shape = spec.layout.shape if isinstance(spec.layout, Grid) else (spec.num_queries,)
+    return (
+        f"{spec.coordinate_size} coordinates with values of {spec.value_size} number{'s' * (spec.value_size != 1)}, trained at "
+        f"{' x '.join(map(str, shape))} positions"
+    )
+
+
 def description(field: Field, spec: SetSpec, *, is_cached: bool) -> str:
     """The `repr` of a field: number and kind of its functions, seeds, labels, sampling options, device."""
     count = len(field.seeds)
-    shape = spec.layout.shape if isinstance(spec.layout, Grid) else (spec.num_queries,)
     lines = [
-        f"{type(field).__name__} of {count} function{'s' * (count != 1)} of {spec.coordinate_size} coordinates with values "
-        f"of {spec.value_size} number{'s' * (spec.value_size != 1)}, trained at {' x '.join(map(str, shape))} positions",
+        f"{type(field).__name__} of {count} function{'s' * (count != 1)} of {describe_sets(spec)}",
         f"seeds: {listing(field.seeds.tolist())}",
     ]
     for name, value in field.condition.items():

@@ -156,6 +156,11 @@ def _export(functions: Functions, out: Path, fragment: str, *, threads: int | No
     with atomic_write.atomic_write(out) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
     console.info(f"wrote `{out}`")
+    lost = frozen.forgotten(functions, fragment)
+    if lost is not None:
+        console.warn(
+            f"the image `{lost}` of the fragment is not here any longer and is left out: name its file with `--image FILE`"
+        )
     for name in dict.fromkeys(frozen.waiting(functions, fragment)):
         console.warn(f"`{name}` needs an image, and its panel is empty: name one with `--image FILE`")
 

@@ -62,7 +62,7 @@ class FlowField:
         condition: Condition,
         options: SamplingOptions,
     ) -> None:
-        self.model = model
+        self.model, self.spec = model, model.spec
         self.context = context
         self.seeds = seeds
         self.condition = condition
@@ -73,7 +73,7 @@ class FlowField:
         self._embeddings: list[tuple[Any, ConditionEmbedding]] = []
 
     def __repr__(self) -> str:
-        return fields.description(self, self.model.spec, is_cached=self.steps is not None)
+        return fields.description(self, self.spec, is_cached=self.steps is not None)
 
     @torch.no_grad()
     def query(

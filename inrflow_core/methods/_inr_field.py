@@ -74,7 +74,7 @@ class InrField:
         options: SamplingOptions,
     ) -> None:
         self.model, self.context, self.seeds, self.options = model, context, seeds, options
-        self.condition = condition
+        self.spec, self.condition = model.spec, condition
         self.state: ReadoutState | None = None
         self.scale = 1.0
         """What values of the function are multiplied by."""
@@ -82,7 +82,7 @@ class InrField:
         """The values at the training positions, where there is no function."""
 
     def __repr__(self) -> str:
-        return fields.description(self, self.model.spec, is_cached=self.state is not None or self.grid is not None)
+        return fields.description(self, self.spec, is_cached=self.state is not None or self.grid is not None)
 
     @torch.no_grad()
     def query(

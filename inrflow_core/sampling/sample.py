@@ -166,10 +166,16 @@ def evaluate(
     `window` is top, left, bottom and right of a part of an image, from 0 to 1. `progress` counts solver steps.
 
     Raises:
-        UsageError: an invalid size, a window of a cloud, or a mesh of a function without density.
+        UsageError: an invalid size, a window of a cloud, a mesh of a function without density, or a field of a model of other sets.
         Diverged: some values are not finite.
     """
     size = check_size(model.domain, size)
+    if field.spec != model.domain.shape:
+        own, other = (fields.describe_sets(spec) for spec in (model.domain.shape, field.spec))
+        raise UsageError(
+            f"the field is of another model: its functions are of {other}, those of `{model.name}` of {own}",
+            hint="evaluate it with the model that it was sampled from; `sample.load_field` returns a saved field with its model",
+        )
     if isinstance(size, Surface):
         return _extract_surfaces(model, field, size, QueryBudget.from_chunk(chunk), progress)
     queries = model.domain.queries(size, window, field.condition).to(field.seeds.device)

@@ -70,6 +70,11 @@ class DroppedImages:
                 self._images.add(dropped.name, dropped)
         return dropped
 
+    def has(self, name: str) -> bool:
+        """Whether the image of that name is here."""
+        with self._lock:
+            return name in self._permanent or name in self._images
+
     def get(self, name: str) -> DroppedImage:
         """The image of that name; raises MissingError once it has left."""
         with self._lock:

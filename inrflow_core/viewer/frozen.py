@@ -67,7 +67,8 @@ OWN: Mapping[str, parameters.Parser] = {
 
 
 def html(functions: Functions, fragment: str, progress: Progress | None = None) -> str:
-    """The page of a fragment, as text; the same fragment gives the same bytes. A panel that waits for an image says so.
+    """The page of a fragment, as text; the same fragment gives the same bytes. A panel that waits for an image says so; an
+    image that is `forgotten` is left out.
 
     Raises:
         UsageError: a part of the fragment cannot be, a run lacks what it names, or all panels wait for an image.
@@ -88,6 +89,12 @@ def html(functions: Functions, fragment: str, progress: Progress | None = None) 
     return page.self_contained("inrflow view", head, [content], f"Written by <code>inrflow view</code> {__version__}.")
 
 
+def forgotten(functions: Functions, fragment: str) -> str | None:
+    """The image that a fragment names and that is not here any longer: the page is frozen without it. None if there is none."""
+    shared, _ = parameters.parse(parse_qsl(fragment.removeprefix("#"), keep_blank_values=True), OWN)
+    return shared.image if shared.image and not functions.images.has(shared.image) else None
+
+
 def waiting(functions: Functions, fragment: str) -> list[str]:
     """The names of the runs whose panels wait for an image; raises UsageError as `html`."""
     selections, _ = _parse(functions, fragment)
@@ -103,6 +110,8 @@ def _parse(functions: Functions, fragment: str) -> tuple[list[Selection], Mappin
     shared, view = parameters.parse(parse_qsl(fragment.removeprefix("#"), keep_blank_values=True), OWN)
     if shared.image is None:
         shared = replace(shared, image=functions.first_image)
+    if shared.image and not functions.images.has(shared.image):
+        shared = replace(shared, image=None)
     return _panels(functions, shared, view), view
 
 

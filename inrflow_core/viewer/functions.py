@@ -35,6 +35,7 @@ from inrflow_core.sample_files import writer
 from inrflow_core.sampling import condition_inputs, invert, provenance, sample, support_cameras, write_samples
 from inrflow_core.sampling.labels import resolve_labels
 from inrflow_core.sampling.options import options_for_labels
+from inrflow_core.sampling.python_inputs import class_number
 from inrflow_core.sampling.request import SampleRequest, SizeOptions, choose_size
 from inrflow_core.sets import Condition
 from inrflow_core.storage import plain_file
@@ -172,9 +173,7 @@ class Functions:
                 f"`{others[0]}` does not apply to an image that the model encodes",
                 hint="leave it out, or remove the image",
             )
-        label = (
-            selection.label if selection.label is None else (resolve_labels(model, [0], selection.label) or [None])[0]
-        )
+        label = None if selection.label is None else class_number(model, selection.label)
         started = time.perf_counter()
         with self.images.file(str(selection.image)) as path:
             example = invert.read_input(model, path, selection.camera)

@@ -292,3 +292,16 @@ def test_a_file_is_inverted_under_a_class_of_the_model(model: Model, undropped: 
     assert invert.invert(model, example, steps=1).condition["label"].tolist() == [-1]
     with pytest.raises(UsageError, match="`steps` is 0"):
         invert.invert(model, example, label=1, steps=0)
+
+
+def test_a_field_of_another_model_is_refused_with_both_kinds_of_sets(model: Model):
+    clouds, functions = tiny.model(tiny.POINTS), tiny.model(tiny.INR)
+    own_field, cloud = (sample.sample_fields(one, [0], [1]) for one in (model, clouds))
+    pairs = ((model, cloud), (clouds, own_field), (model, sample.sample_fields(functions, [0])))
+    for own, field in pairs:
+        with pytest.raises(
+            UsageError, match="the field is of another model: its functions are of .* positions, those of `"
+        ) as refused:
+            sample.evaluate(own, field)
+        assert "`sample.load_field` returns a saved field with its model" in (refused.value.hint or "")
+    assert sample.evaluate(model, own_field).dtype == np.uint8

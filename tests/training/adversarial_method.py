@@ -133,13 +133,15 @@ class Latent(nn.Module, Method):
         """New functions, one per seed."""
         model = VelocityModel(self.denoiser, paths.PATHS["linear"], LATENTS)
         latents = FlowField(model, latent_queries(seeds.device), seeds, {}, options)
-        return LatentField(self.decoder, seeds, options, lambda: latents.query(latents.context) * self.std + self.mean)
+        return LatentField(
+            self.decoder, self.shape, seeds, options, lambda: latents.query(latents.context) * self.std + self.mean
+        )
 
     def invert(self, sets: CoordValueSet, options: Any, progress: Any = None) -> LatentField:
         """The functions of the latents of given sets."""
         with torch.autocast(sets.values.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             latents = self.encode(sets).float()
-        return LatentField(self.decoder, sets.seeds, options, lambda: latents)
+        return LatentField(self.decoder, self.shape, sets.seeds, options, lambda: latents)
 
 
 def latent_queries(device: Any) -> Queries:
@@ -152,8 +154,8 @@ def latent_queries(device: Any) -> Queries:
 class LatentField:
     """Functions behind latents, which are drawn at the first query."""
 
-    def __init__(self, decoder: Any, seeds: Int64[Tensor, " B"], options: Any, draw: Any) -> None:
-        self.model, self.seeds, self.options, self._draw = decoder, seeds, options, draw
+    def __init__(self, decoder: Any, spec: SetSpec, seeds: Int64[Tensor, " B"], options: Any, draw: Any) -> None:
+        self.model, self.spec, self.seeds, self.options, self._draw = decoder, spec, seeds, options, draw
         self.condition: dict[str, Tensor] = {}
         self.latents: Tensor | None = None
 
@@ -200,4 +202,4 @@ def load_field(path: Path, preset: Preset, spec: SetSpec, info: dict[str, Any], 
     decoder.load_state_dict(weights)
     assert preset.sampler is not None
     options = SamplingOptions(preset.sampler.module, preset.sampler.config)
-    return LatentField(decoder.requires_grad_(False), tensors["seeds"], options, lambda: tensors["latents"])
+    return LatentField(decoder.requires_grad_(False), spec, tensors["seeds"], options, lambda: tensors["latents"])

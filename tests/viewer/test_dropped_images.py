@@ -132,6 +132,8 @@ def test_the_runs_say_what_they_do_with_an_image(client: TestClient):
     [
         ("record?run=0&image={}&seed=3", "`seed` does not apply to an image that the model encodes: leave it out"),
         ("record?run=0&image={}&sampler=heun", "`sampler` does not apply"),
+        ("record?run=0&image={}&label=0,1", "the class '0,1' is not one class: give one, by number or name"),
+        ("record?run=0&image={}&label=all", "the class 'all' is not one class"),
         ("record?run=0&image=123", "the image `123` is not here any longer: drop it on the page again"),
         ("record?run=5&image={}", "the model `clouds` is not conditioned on images"),
         ("record?run=4", "samples under an image: drop one on the page"),
@@ -258,6 +260,19 @@ def test_a_panel_that_waits_for_an_image_is_frozen_with_its_message(
     printed = capsys.readouterr().err
     assert "`objects` needs an image" in printed and "`inrflow view --image FILE`" in printed
     assert not (tmp_path / "b.html").exists()
+
+
+def test_a_forgotten_image_is_left_out_of_an_export(folders: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    command = ["view", str(folders / "flow"), "--overwrite", "--export", str(tmp_path / "a.html")]
+    pages = []
+    for fragment in ("seed=3", "seed=3&image=0123456789abcdef"):
+        assert run([*command, "--fragment", fragment]) == 0
+        pages.append((tmp_path / "a.html").read_bytes())
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("note: the image `0123456789abcdef` of the fragment is not here any longer" in said) == (
+            "image" in fragment
+        )
+    assert pages[0] == pages[1]
 
 
 def test_an_image_that_no_run_takes_is_refused(folders: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
