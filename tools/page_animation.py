@@ -15,21 +15,23 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import uvicorn
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page, sync_playwright
 
 from inrflow_core.runs import shipped
 from inrflow_core.storage.atomic_write import atomic_write
 from inrflow_core.viewer import guard, server, viewed_run
 from inrflow_core.viewer.functions import Functions
 from inrflow_core.viewer.worker import Worker
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = ("--no-sandbox", "--disable-background-networking", "--use-gl=angle", "--use-angle=swiftshader")
@@ -41,6 +43,8 @@ ZOOM = {"x": 0.6, "y": 0.72, "width": 0.22}
 POSE = (2.7, 1.9, 3.5)
 """The first position of the camera (`page/stage.js`)."""
 POINTS = 2048
+ZOOMS, DEGREES = 8, 12
+"""Steps of the zoom, and the angle by which the cloud turns from frame to frame."""
 SLIDER = (36, 45, 54, 63, 72, 81, 90)
 """Positions of the slider, of which the last one has 128,000 points."""
 MOVING, RESTING = 90, 1100
@@ -102,21 +106,17 @@ class Film:
             )
 
 
-def play(film: Film, url: str) -> None:
-    """The scenes of the animation."""
+def play(film: Film, url: str, zooms: int = ZOOMS, degrees: int = DEGREES, slider: Sequence[int] = SLIDER) -> None:
+    """The scenes of the animation, with a frame for each of `zooms` steps, each `degrees` of two half turns and each position of
+    the slider."""
     page = film.page
     page.goto(f"{url}#seed={SEEDS[0]}&points={POINTS}")
     film.until("Boolean(window.inrflowPage) && window.inrflowPage.panels.length === 2")
     page.add_style_tag(content=".foot .time { visibility: hidden }")  # a frame does not show how long it took
     film.until_drawn()
     film.take(RESTING)
-    for share in np.linspace(0, 1, 9)[1:]:
-        width = ZOOM["width"] ** share
-        # The center moves as the width shrinks: the end of the zoom stays at its position on the screen.
-        at = [0.5 + (ZOOM[name] - 0.5) * (1 - width) / (1 - ZOOM["width"]) for name in ("x", "y")]
-        page.evaluate(
-            "([x, y, width]) => window.inrflowPage.panels[0].views[0].place({ x, y, width })", [*at, float(width)]
-        )
+    for region in regions(zooms):
+        page.evaluate("([x, y, width]) => window.inrflowPage.panels[0].views[0].place({ x, y, width })", region)
         film.until_drawn()
         film.take(pointer=".panel:nth-child(1) .view")
     film.take(RESTING // 2)
@@ -133,22 +133,36 @@ def play(film: Film, url: str) -> None:
         page.click("#next")
         film.until_drawn()
         film.take(RESTING, "#next")
-    turn(film, range(12, 192, 12))
+    turn(film, range(degrees, 180 + degrees, degrees))
     page.locator("#points").scroll_into_view_if_needed()
-    for position in SLIDER:
+    for position in slider:
         page.locator("#points").fill(str(position))
         film.until_drawn()
         film.take(3 * MOVING, "#points", (position + 2) / 94)
-    turn(film, range(192, 372, 12))
+    turn(film, range(180 + degrees, 360 + degrees, degrees))
     film.take(RESTING)
+
+
+def regions(count: int) -> list[list[float]]:
+    """Center x, y and width of each step of the zoom: the width shrinks by one factor, and one point stays where it is on the screen."""
+    widths = [float(ZOOM["width"] ** (step / count)) for step in range(1, count + 1)]
+    return [
+        [*(0.5 + (ZOOM[name] - 0.5) * (1 - width) / (1 - ZOOM["width"]) for name in ("x", "y")), width]
+        for width in widths
+    ]
+
+
+def turned(degrees: float) -> list[float]:
+    """The first position of the camera, turned around the upright axis."""
+    x, y, z = POSE
+    angle = np.deg2rad(degrees)
+    return [float(x * np.cos(angle) + z * np.sin(angle)), y, float(z * np.cos(angle) - x * np.sin(angle))]
 
 
 def turn(film: Film, degrees: range) -> None:
     """Turn the cloud to each of some angles."""
-    x, y, z = POSE
-    for angle in np.deg2rad(list(degrees)):
-        pose = [x * np.cos(angle) + z * np.sin(angle), y, z * np.cos(angle) - x * np.sin(angle)]
-        film.page.evaluate("(pose) => window.inrflowPage.panels[1].views[0].place(pose)", [float(one) for one in pose])
+    for angle in degrees:
+        film.page.evaluate("(pose) => window.inrflowPage.panels[1].views[0].place(pose)", turned(angle))
         film.take(pointer=".panel:nth-child(2) .view")
 
 
@@ -182,6 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("out", type=Path, help="the .webp file")
     out = parser.parse_args(arguments).out
+    from playwright.sync_api import sync_playwright  # of the browser's tests; `--help` needs none
+
     with served() as url, sync_playwright() as driver:
         browser: Any = driver.chromium.launch(executable_path=browser_file(), args=list(OPTIONS))
         film = Film(browser.new_page(viewport=SIZE))
