@@ -92,10 +92,9 @@ def check_background(background: str | None) -> None:
 
 
 def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool = False) -> Pixels:
-    """An encoded image as uint8 (R R C): converted by content, cropped as ADM does.
+    """An encoded image as uint8 (R R C): converted by content (`visualization.image_io`; gray with one channel), cropped as ADM does.
 
-    The rules of `visualization.image_io` hold; with one channel the image becomes gray. `upright` rotates photographs
-    by their EXIF orientation, unlike the benchmarks' own pipelines.
+    `upright` rotates photographs by their EXIF orientation, unlike the benchmarks' own pipelines.
 
     Raises:
         UnreadableItemError: the content is empty, damaged, or of a format that is not read.
@@ -104,9 +103,8 @@ def pixels(content: bytes, resolution: int, *, channels: int = 3, upright: bool 
 
 
 def _decoded(content: bytes, channels: int, upright: bool, background: str | None) -> Image:
-    return decode_image(
-        content, "L" if channels == 1 else "RGB", is_upright=upright, background=background or BACKGROUND
-    )
+    mode = "L" if channels == 1 else "RGB"
+    return decode_image(content, mode, is_upright=upright, background=background or BACKGROUND)
 
 
 def _cropped(image: Image, resolution: int) -> Pixels:

@@ -16,7 +16,7 @@ from tools import page_animation
 
 
 class StillPage:
-    """Stands for a page of Playwright: a white image, and one element in its middle."""
+    """A stand-in for a page of Playwright: a white image, and one element in its middle."""
 
     def screenshot(self) -> bytes:
         content = io.BytesIO()
@@ -63,7 +63,9 @@ def test_frames_are_written_with_their_times_and_the_pointer_at_its_element(tmp_
     plain, pointed = (np.asarray(frame).min(2) for frame in film.frames)
     rows, columns = np.nonzero(pointed < 128)
     assert plain.min() == 255
-    assert 0 <= columns.min() - 15 <= 2 and 0 <= rows.min() - 14 <= 2, "the tip is at a quarter of the width and half of the height"
+    assert 0 <= columns.min() - 15 <= 2 and 0 <= rows.min() - 14 <= 2, (
+        "the tip is at a quarter of the width and half of the height"
+    )
 
 
 def test_without_a_browser_the_error_names_those_that_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
