@@ -98,7 +98,7 @@ EXAMPLES = {
 class Command(TyperCommand):
     """A command whose usage has its arguments as help names them: `[FILE]... OUT`."""
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS]` and the arguments; those that can be left out are in brackets."""
         arguments = [one for one in self.get_params(ctx) if one.param_type_name == "argument"]
         names = [(str(getattr(one, "metavar", None) or one.name), one.required) for one in arguments]
