@@ -11,6 +11,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import warnings
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from typer.core import TyperGroup
 from inrflow_cli import console, help_groups
 from inrflow_core.errors import Exit, InrflowError, Interrupted, MissingError, OutOfMemory, UsageError, did_you_mean
 from inrflow_core.registry import BrokenPartWarning
-from inrflow_core.runtime.progress import first_line
+from inrflow_core.runtime.progress import SLOW, first_line
 
 COMMANDS = (
     "prepare",
@@ -58,6 +59,8 @@ UNUSABLE_NAMES = {
     errno.ENXIO: "it is a pipe or a device",
 }
 """What is wrong with a file that a user names, by the system's error."""
+IMPORTING = "<frozen importlib._bootstrap>"
+"""The file name of Python's import system in the frames of a thread."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 MARKUP = "markdown"
 LESS_MEMORY = "take a smaller `--chunk`, batch (`--set training.batch=...`) or preset, or another `--device`"
@@ -115,6 +118,7 @@ def inrflow(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    _announce_imports()
     _note_broken_parts()
     if not _is_shared(sys.argv[1:]):  # a launcher ends processes that wait for one that failed
         _stop_as_on_ctrl_c()
@@ -124,6 +128,22 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _announce_imports() -> None:
+    """Print a line on stderr if the imports of a command are not done some seconds after its start."""
+    main_thread = threading.get_ident()
+
+    def announce() -> None:
+        frame = sys._current_frames().get(main_thread)
+        while frame is not None and frame.f_code.co_filename != IMPORTING:
+            frame = frame.f_back
+        if frame is not None:
+            console.info("loading torch and the code of the command")
+
+    timer = threading.Timer(SLOW, announce)
+    timer.daemon = True
+    timer.start()
 
 
 def _note_broken_parts() -> None:

@@ -15,6 +15,7 @@ import typer
 from inrflow_cli import console, options
 from inrflow_cli.options import DryRun, Json, Overwrite
 from inrflow_core.errors import Exit, Interrupted
+from inrflow_core.runtime.garbage import without_collections
 from inrflow_core.runtime.progress import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from inrflow_core.training.setup import CheckedTrainJob, TrainJob
     from inrflow_core.training.time_estimate import StepProgress
     from inrflow_core.training.trainer import Trainer
-
-RATE_SECONDS = 0.1
-"""Seconds for which a matrix product is measured before training."""
 
 Data = Annotated[Path | None, typer.Option(help="Folder of shards, instead of the preset's.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="The run's folder. Default: `runs/PRESET`.", show_default=False)]
@@ -103,7 +101,7 @@ def train(
         command = ["inrflow", "train", "--preset", str(preset)]
         command += [word for name, value in named.items() if value is not None for word in (name, str(value))]
         command += [word for setting in override or () for word in ("--set", setting)]
-        with console.announce("estimating: a step is traced, and a matrix product timed"):
+        with console.announce("estimating: a step is traced, and a matrix product timed"), without_collections():
             plan.predict(job, plan_for, processes, command=command, as_json=json)
     else:
         _train(job, is_accepted=yes, as_json=json)
@@ -146,7 +144,7 @@ def _estimate_time(ready: CheckedTrainJob, *, is_accepted: bool) -> None:
 
     first = ready.existing_run.step or 0 if ready.existing_run else 0
     counts = time_estimate.remaining_steps(ready.stages, first, ready.last)
-    rate = cache(lambda precision: checks.measure_rate(ready.world.device, precision, seconds=RATE_SECONDS))
+    rate = cache(lambda precision: checks.measure_rate(ready.world.device, precision))
     seconds = time_estimate.seconds_by_plan(ready.stages, counts, rate, ready.precision, ready.world.size)
     if not sum(counts) or seconds is None:
         return

@@ -190,9 +190,9 @@ def _stages(job: TrainJob, world: World, precision: str, sizes: np.ndarray | Non
         preset = stages.preset_of(job.preset, stage.name)
         settings = preset.training.config
         micro = len(split_batch(batch=settings.batch, rank=world.rank, size=world.size, micro=settings.micro_batch)[0])
-        of_data: dict[str, Any] = {"precision": precision, "micro": micro, "stage": stage}
-        plan = planned_sizes.predict(preset, sizes, world, **of_data)
-        planner = planned_sizes.planner_of_largest(preset, sizes, world, **of_data)
+        plan, planner = planned_sizes.predict_with_planner(
+            preset, sizes, world, precision=precision, micro=micro, stage=stage
+        )
         names = optimizer_names(job.preset.training.config, stage)
         plans.append(StagePlan(stage.name, settings, planner, micro, plan, names))
     return plans
@@ -360,7 +360,7 @@ def _fit(run: RunPlan) -> dict[str, Any]:
             setup.check_resources(run.ready)
         elif run.is_here:
             check_disk(max((stage.plan for stage in run.stages), key=lambda each: each.disk), run.job.out, 0)
-            check_memory(plan, planner.world, lambda free: advice.find(planner, micro, free).hint())
+            check_memory(plan, planner.world, lambda free: advice.find(planner, micro, free, is_exact=False).hint())
         return {}
     if plan.problem is not None:
         return {}

@@ -75,11 +75,12 @@ class Advice:
         )
 
 
-def find(planner: Planner, micro: int, capacity: float) -> Advice:
+def find(planner: Planner, micro: int, capacity: float, *, is_exact: bool = True) -> Advice:
     """Changes that reduce a run with micro-batches of `micro` sets to `capacity` bytes per process.
 
-    Their memory is scaled from the traced pass of `micro` sets, with recomputation by formula (`Trace.recomputed`); where their
-    errors could change whether settings fit, these are traced.
+    Their memory is scaled from the traced pass of `micro` sets, with recomputation by formula (`Trace.recomputed`). Where their
+    errors could change whether settings fit, these are traced if `is_exact`; else they count as too large, which is quicker and
+    enough for the free memory of a machine, which changes by the minute.
     """
     stage = planner.preset.training.config.zero_stage
     fewer = _fewer(planner, micro)
@@ -88,9 +89,13 @@ def find(planner: Planner, micro: int, capacity: float) -> Advice:
     def option_of(option: str, count: int, **settings: Any) -> MemoryOption:
         plan = planner.plan(count, is_scaled=True, **settings)
         low, high = (NEAR, above) if settings else (SCALED, SCALED)
-        if plan.total_memory - high * plan.transient <= capacity <= plan.total_memory + low * plan.transient:
+        if (
+            is_exact
+            and plan.total_memory - high * plan.transient <= capacity <= plan.total_memory + low * plan.transient
+        ):
             plan = planner.plan(count, **settings)
-        return MemoryOption(option, plan.total_memory, plan.total_memory <= capacity)
+        slack = 0.0 if is_exact else low * plan.transient
+        return MemoryOption(option, plan.total_memory, plan.total_memory + slack <= capacity)
 
     def smaller(prefix: str, **settings: Any) -> MemoryOption | None:
         return _largest(

@@ -65,7 +65,7 @@ def step_seconds(plan: Plan, rate: Callable[[str], float], precision: str, proce
     return sum(plan.executed.values()) / (rate(precision) * processes) + update
 
 
-def measure_rate(device: torch.device, precision: str, side: int = 1024, seconds: float = 0.3) -> float:
+def measure_rate(device: torch.device, precision: str, side: int = 1024, seconds: float = 0.1) -> float:
     """FLOPs per second of a square matrix product, measured on the device."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     side = side if device.type == "cpu" else 8 * side

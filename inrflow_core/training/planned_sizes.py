@@ -72,17 +72,30 @@ def predict(preset: Preset, sizes: Sizes | None, world: World, *, precision: str
     Raises:
         UsageError: the preset's ZeRO stage cannot train the method.
     """
+    return predict_with_planner(preset, sizes, world, precision=precision, micro=micro, stage=stage)[0]
+
+
+def predict_with_planner(
+    preset: Preset, sizes: Sizes | None, world: World, *, precision: str, micro: int, stage: Stage
+) -> tuple[Plan, Planner]:
+    """The plan of `predict`, and the planner that made it: that of `planner_of_largest`.
+
+    Raises:
+        UsageError: the preset's ZeRO stage cannot train the method.
+    """
     typical, largest = presets_of_data(preset, sizes, micro)
     equal = typical == [largest]
-    predicted = plan.predict(largest, world, precision=precision, micro=micro, stage=stage, has_equal_sizes=equal)
+    planner = plan.planner_of(largest, world, precision, stage, has_equal_sizes=equal)
+    predicted = planner.plan(micro)
     if equal:
-        return predicted
+        return predicted, planner
     costs = [plan.predict(each, world, precision=precision, micro=micro, stage=stage) for each in typical]
-    return replace(
+    predicted = replace(
         predicted,
         flops=_mean([each.flops for each in costs]),
         executed=_mean([each.executed for each in costs]),
     )
+    return predicted, planner
 
 
 def _mean(tables: list[dict[str, float]]) -> dict[str, float]:

@@ -189,7 +189,7 @@ def check_resources(ready: CheckedTrainJob) -> None:
     largest = max((stage.plan for stage in ready.stages), key=lambda plan: plan.disk)
     checks.check_disk(largest, out, run_folder.checkpoint_bytes(out), to_precompute)
     planner, micro = planner_of_largest(ready), len(ready.micro_batches[0])
-    checks.check_memory(ready.plan, ready.world, lambda free: advice.find(planner, micro, free).hint())
+    checks.check_memory(ready.plan, ready.world, lambda free: advice.find(planner, micro, free, is_exact=False).hint())
 
 
 def precomputed_bytes(ready: CheckedTrainJob) -> int:
