@@ -131,7 +131,9 @@ def main() -> None:
 
 
 def _announce_imports() -> None:
-    """Print a line on stderr if the imports of a command are not done some seconds after its start."""
+    """Print a line on stderr if the imports of a command are not done some seconds after its start, in the first process of several."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+        return
     main_thread = threading.get_ident()
 
     def announce() -> None:
@@ -139,7 +141,7 @@ def _announce_imports() -> None:
         while frame is not None and frame.f_code.co_filename != IMPORTING:
             frame = frame.f_back
         if frame is not None:
-            console.info("loading torch and the code of the command")
+            console.info("loading torch and other libraries")
 
     timer = threading.Timer(SLOW, announce)
     timer.daemon = True

@@ -104,6 +104,7 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, command: S
         answer |= _fit(run)
         answer["launch"] = launch.launch_lines(command, run.largest.planner.world)
         launch.show_launch_lines(answer["launch"])
+        _note_consent(run, costs)
     except OutOfMemory as error:
         problem = error
         console.error(problem)
@@ -112,6 +113,16 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, command: S
     console.print_json(answer | {"fits": problem is None if is_known else None}, as_json=as_json)
     if problem is not None:
         raise typer.Exit(int(problem.code))
+
+
+def _note_consent(run: RunPlan, costs: Sequence[Mapping[str, Any]]) -> None:
+    """Say that `train` asks for `--yes` on this CPU, where it does."""
+    from inrflow_core.training import time_estimate
+
+    if run.gpu is not None or run.largest.planner.world.device.type != "cpu" or not run.is_traced:
+        return
+    if sum(cost["seconds_per_step"] * cost["steps"] for cost in costs) > time_estimate.LONG_ON_CPU:
+        console.result("on a CPU that is more than three days, for which `train` asks for `--yes`")
 
 
 def _verdict(run: RunPlan) -> str:

@@ -206,10 +206,23 @@ class FlowMatching(nn.Module, Method):
         """The functions whose values at `sets.queries` are `sets.values`: the ODE is solved from data to noise.
 
         The context is cached. At its positions the noise from inversion replaces the keyed noise, which continues elsewhere.
+        `progress` counts the evaluations to the noise and back.
         """
         field = FlowField(self.velocity_model(), sets.queries, sets.seeds, sets.condition, options)
-        field.start = field.to_noise(sets.values, progress=progress)
-        return field.cache_context(progress)
+        total = 0
+
+        def to_noise(done: int, of: int) -> None:
+            nonlocal total
+            total = of
+            if progress is not None:
+                progress(done, 2 * of)
+
+        def to_data(done: int, of: int) -> None:  # as many evaluations as to the noise
+            if progress is not None:
+                progress(total + total * done // of, 2 * total)
+
+        field.start = field.to_noise(sets.values, progress=to_noise)
+        return field.cache_context(to_data)
 
     def _dropped(self, seeds: Int64[Tensor, " B"]) -> Bool[Tensor, " B"] | None:
         if not (self.is_guidable and self.training):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from inrflow_core.fields import Camera, Field
 from inrflow_core.geometry import cloud_files
 from inrflow_core.mesh_files import reading
 from inrflow_core.models import Model
-from inrflow_core.runtime.progress import SILENT, Reporter, announced
+from inrflow_core.runtime.progress import (
+    SILENT,
+    Progress,
+    RepeatableProgress,
+    Reporter,
+    TrackProgress,
+    announced,
+)
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files import writer
 from inrflow_core.sampling import invert, provenance, sample, write_samples
@@ -148,14 +156,18 @@ def upsample_files(
     none: list[int | None] = [None] * len(files)
     labels = none if settings.label is None else resolve_labels(model, range(len(files)), settings.label) or none
     rows = []
-    with reporter.progress("upsampling", "files", len(files)) as progress:
+    with _progress(reporter, len(files)) as (of_files, of_parts):
         for file, out, label in zip(files, outs, labels, strict=True):
             example = invert.read_input(model, file, settings.camera)
-            field = invert.invert(model, example, label=label, steps=settings.steps, noise=settings.noise)
+            with of_parts("inverting", "evaluations") as progress:
+                field = invert.invert(
+                    model, example, label=label, steps=settings.steps, noise=settings.noise, progress=progress
+                )
             if settings.save_field is not None:
                 sample.save_field(model, field.cache_context(), settings.save_field)
             budget = QueryBudget(settings.chunk, warn=reporter.warn)
-            values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget)
+            with of_parts("evaluating", "steps") as progress:
+                values = sample.evaluate(model, field, settings.size, settings.window, chunk=budget, progress=progress)
             origin = invert.provenance(model, weights, file, field, settings.size, settings.window, label=label)
             if isinstance(values, list):
                 samples = [example.mesh_to_source_units(mesh) for mesh in values]
@@ -163,13 +175,25 @@ def upsample_files(
                 samples = example.to_source_units(values)
             beside = write_samples.beside_samples(model, settings.size, field.condition, out)
             writer.write(out, samples, model.domain.NAME, origin=origin, overwrite=overwrite, **beside)
-            error = invert.reconstruction_error(model, example, field, settings.chunk)
+            with announced("computing the error of the reconstruction", reporter.log if len(files) == 1 else None):
+                error = invert.reconstruction_error(model, example, field, settings.chunk)
             rows.append({"file": str(file), "out": str(out)} | error)
-            progress(len(rows), len(files))
+            of_files(len(rows), len(files))
     for row in rows:
         score = ", ".join(form.format(row[name]) for name, form in ERRORS.items() if name in row)
         reporter.log(f"wrote `{row['out']}`; `{row['file']}` is reconstructed to {score or 'an empty shape'}")
     return {"run": str(weights), "files": rows}
+
+
+@contextmanager
+def _progress(reporter: Reporter, count: int) -> Iterator[tuple[Progress, TrackProgress]]:
+    """What counts `count` files, and what shows the parts of the work on one: of several files the files are shown."""
+    if count == 1:
+        yield lambda done, total: None, reporter.progress
+        return
+    with reporter.progress("upsampling", "files", count) as shown:
+        files = RepeatableProgress(shown, (0, count))
+        yield files, lambda title, unit, total=None: nullcontext(lambda done, total: files.repeat())
 
 
 def upsample_saved_field(

@@ -125,3 +125,16 @@ def test_advice_on_many_micro_batches_traces_one_pass(monkeypatch):
     assert [count for count, has_backward in runs if has_backward] == [1024]
     exact = Planner(planner.preset, AWAY, "fp32").plan(int(found.micro_batch.option.rpartition("=")[2]))
     assert found.micro_batch.memory == pytest.approx(exact.total_memory, rel=0.02)
+
+
+def test_advice_for_free_memory_traces_nothing_more_and_fits_by_the_exact_plan(monkeypatch):
+    planner = Planner(preset.load("digits-demo", ["training.batch=1024"]), AWAY, "fp32")
+    planner.plan(1024)
+    barely = planner.plan(256, is_scaled=True).total_memory + 1
+    exact = Planner(planner.preset, AWAY, "fp32").plan(128)
+    monkeypatch.setattr(memory_trace, "run", None)  # any trace would fail
+    found = advice.find(planner, 1024, barely, is_exact=False).micro_batch
+    assert found is not None and found.fits and found.option == "--set training.micro_batch=128"
+    assert exact.total_memory <= barely
+    nothing = advice.find(planner, 1024, planner.plan(1, is_scaled=True).total_memory, is_exact=False)
+    assert nothing.micro_batch is not None and not nothing.micro_batch.fits

@@ -183,3 +183,15 @@ def test_days_on_a_cpu_need_yes_and_a_resumed_run_counts_what_is_left(preset, da
     )  # 98 of 120 steps would be too long
     monkeypatch.setattr(checks, "step_seconds", lambda *arguments: 30_000.0)
     assert train(preset, *run[:-1], "training.steps=24", "--yes") == 0
+
+
+def test_a_dry_run_mentions_yes_exactly_where_training_asks_for_it(preset, data, tmp_path, capsys, monkeypatch):
+    from inrflow_core.planning import checks
+
+    run = ["--data", data, "--out", tmp_path / "run", "--set", "training.steps=100", "--dry-run"]
+    for seconds, is_mentioned in ((2500.0, False), (3000.0, True)):  # 69 and 83 hours
+        monkeypatch.setattr(checks, "step_seconds", lambda *arguments, seconds=seconds: seconds)
+        assert train(preset, *run) == 0
+        assert ("asks for `--yes`" in capsys.readouterr().out) == is_mentioned
+    assert train(preset, *run, "--plan-for", "h200") == 0
+    assert "--yes" not in capsys.readouterr().out

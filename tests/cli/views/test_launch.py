@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from inrflow_cli.views import launch
-from inrflow_core.config import preset
+from inrflow_core.config import preset, toml
 from inrflow_core.planning import advice
 from inrflow_core.planning.plan import Planner
 from inrflow_core.runtime import distributed
+from tests.training import small
+from tests.training.launched import environment
 
 COMMAND = ["inrflow", "train", "--preset", "imagenet128-xl", "--set", "data.path=my shards"]
 
@@ -31,6 +37,9 @@ def test_every_process_of_the_plan_is_started_and_runs_the_command(processes, to
     assert lines["slurm"].startswith(f"srun {srun}")
     for line in lines.values():
         assert shlex.split(line)[-len(COMMAND) :] == COMMAND
+        script = f"#!/bin/bash\n#SBATCH --nodes=2\n{line}\n"
+        parsed = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, check=False)
+        assert (parsed.returncode, parsed.stderr) == (0, "")
 
 
 def test_one_process_needs_no_launcher():
@@ -53,3 +62,22 @@ def test_other_micro_batches_are_those_of_a_plan_and_recomputation_takes_less_me
         assert row["recomputed"]["memory"] < row["memory"]
         assert row["recomputed"]["seconds_per_step"] > 1.05 * row["seconds_per_step"]
     assert launch.micro_batches(planner, 8, None, lambda plan: 1.0)[0]["fits"] is None
+
+
+@pytest.mark.slow
+def test_the_line_for_torchrun_trains_on_every_process(tmp_path):
+    scripts = Path(sys.executable).parent
+    if not all((scripts / name).exists() for name in ("torchrun", "inrflow")) or shutil.which("bash") is None:
+        pytest.skip("torchrun or inrflow is not on the path")
+    file, out = tmp_path / "small.toml", tmp_path / "my run"
+    settings = {"steps": 2, "batch": 4, "save_every": 2}
+    file.write_text(toml.to_toml(small.preset(training=settings).table()))
+    data = small.images(tmp_path / "shards")
+    command = ["inrflow", "train", "--preset", file, "--data", data, "--out", out, "--device", "cpu"]
+    world = distributed.World(0, 2, 0, torch.device("cpu"), True)
+    line = launch.launch_lines(list(map(str, command)), world)["torchrun"]
+    variables = environment()
+    variables["PATH"] = f"{scripts}:{variables['PATH']}"
+    done = subprocess.run(["bash", "-c", line], env=variables, capture_output=True, text=True, check=False, timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert f"in `{out}` on 2 x cpu" in done.stderr and [*small.losses(out)] == [1, 2]
