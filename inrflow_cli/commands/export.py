@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +11,6 @@ from inrflow_cli import console
 from inrflow_cli.options import Json, Overwrite, parse_checkpoint
 from inrflow_core import registry
 from inrflow_core.errors import UsageError, did_you_mean
-from inrflow_core.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from inrflow_core.runs.run import Step
@@ -146,15 +143,9 @@ def _samples(
     if selection.frame_rate is not None and "fps" in allowed:
         format_options = {"fps": min(max(selection.frame_rate, 1.0), module.MOST_FPS), **format_options}
     of_samples = {"origin": selection.origin, "items": selection.items, "arrays": selection.arrays}
-    with _progress(out, len(selection.values), is_counted=not module.HOLDS_MANY) as progress:
+    with console.announce(f"writing {len(selection.values):,} as `{out}`"):
         written = writer.write(
-            out,
-            selection.values,
-            selection.domain,
-            **of_samples,
-            overwrite=overwrite,
-            progress=progress,
-            **format_options,
+            out, selection.values, selection.domain, **of_samples, overwrite=overwrite, **format_options
         )
     rest = (
         "" if items is not None or len(selection.values) == selection.total else f", the first of {selection.total:,}"
@@ -166,17 +157,6 @@ def _samples(
     if any(getattr(sample, "other_chains", 0) for sample in selection.values):
         console.warn(f"`{source}` has several chains: the first is written")
     return {"out": [str(path) for path in written], "items": len(selection.values), "of": selection.total}
-
-
-@contextmanager
-def _progress(out: Path, count: int, *, is_counted: bool) -> Iterator[Progress | None]:
-    """Progress of `count` samples in files of their own; of one file a line if it takes long."""
-    if is_counted and count > 1:
-        with console.track("writing", "files", count) as progress:
-            yield progress
-    else:
-        with console.announce(f"writing {count:,} as `{out}`"):
-            yield None
 
 
 def _functions(

@@ -15,7 +15,6 @@ import typer
 from inrflow_cli import console, options
 from inrflow_cli.options import DryRun, Json, Overwrite
 from inrflow_core.errors import Exit, Interrupted
-from inrflow_core.runtime.garbage import without_collections
 from inrflow_core.runtime.progress import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -95,6 +94,7 @@ def train(
     )
     if dry_run or plan_for is not None or processes is not None:
         from inrflow_cli.views import plan
+        from inrflow_core.planning.memory_trace import without_collections
 
         named = {"--data": data, "--out": out, "--init-from": init_from, "--precision": precision, "--threads": threads}
         named |= {"--device": None if plan_for else device}

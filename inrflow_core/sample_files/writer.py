@@ -24,7 +24,6 @@ from inrflow_core.domains._contract import domain_class, domain_classes
 from inrflow_core.errors import OutOfMemory, UsageError, did_you_mean
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.runtime.progress import Progress
 from inrflow_core.storage import atomic_write
 
 SHARD = ".h5"
@@ -131,7 +130,6 @@ def write(
     items: Sequence[Mapping[str, str]] = (),
     arrays: Mapping[str, np.ndarray] | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
     **format_options: Any,
 ) -> list[Path]:
     """Write samples in the format that the suffix names, each file whole or not at all; returns the files.
@@ -141,7 +139,6 @@ def write(
         origin: provenance of all samples, embedded if the format can hold it.
         items: further metadata of each sample: its seed, its label, its name.
         arrays: for formats of arrays, what is written beside the samples.
-        progress: counts the files.
         format_options: the format's own options.
 
     Raises:
@@ -165,8 +162,6 @@ def write(
         for index, file in enumerate(written):
             sample = samples[index : index + 1] if module.HOLDS_MANY else samples[index]
             module.write(file, sample, origin={**origin, **(items[index] if items else {})}, **format_options)
-            if progress is not None:
-                progress(index + 1, len(written))
     except OutOfMemory:
         for file in () if overwrite else written:
             atomic_write.remove(file)  # else the same command would be rejected because some of its files exist

@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_an_error_that_says_what_to_do(inrflow: Inrflow, fo
     assert "`none.txt` does not exist" in inrflow("sample", "a.npz", *run, "--texts", "none.txt", code=3)
     tiny.run_folder(tmp_path / "labels", tiny.SHAPES)
     said = inrflow("sample", "a.npz", "--run", tmp_path / "labels", "--text", "a cone", code=2)
-    assert "is not conditioned on texts" in said and "choose another run with `--run`" in said
+    assert "is not conditioned on texts" in said and "name with `--run` one that is" in said
 
 
 def test_eval_draws_a_sample_for_the_texts_of_the_reference(inrflow: Inrflow, folders: dict[str, Path], tmp_path: Path):

@@ -80,4 +80,4 @@ def test_the_line_for_torchrun_trains_on_every_process(tmp_path):
     variables["PATH"] = f"{scripts}:{variables['PATH']}"
     done = subprocess.run(["bash", "-c", line], env=variables, capture_output=True, text=True, check=False, timeout=150)
     assert done.returncode == 0, done.stderr
-    assert f"in `{out}` on 2 x cpu" in done.stderr and [*small.losses(out)] == [1, 2]
+    assert f"in `{out}` on 2 x cpu" in done.stderr and len(small.losses(out)) == 2
