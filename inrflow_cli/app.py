@@ -141,7 +141,9 @@ def _announce_imports() -> None:
         while frame is not None and frame.f_code.co_filename != IMPORTING:
             frame = frame.f_back
         if frame is not None:
-            console.info("loading torch and other libraries")
+            print(
+                "loading torch and other libraries", file=sys.stderr, flush=True
+            )  # the console would import, in this thread
 
     timer = threading.Timer(SLOW, announce)
     timer.daemon = True

@@ -266,7 +266,7 @@ def test_slow_imports_are_named_on_stderr_by_the_first_process(name: str, rank: 
     code = (
         "import sys, time; from inrflow_cli import app; import inrflow_cli.commands.runs as runs; app.SLOW = 0.2\n"
         "class Slow:\n"
-        "    def find_spec(self, name, path=None, target=None): time.sleep(3 * (name == 'wave'))\n"
+        "    def find_spec(self, name, path=None, target=None): time.sleep(0.6 * (name == 'wave'))\n"
         f"def work():\n    if {name!r}:\n        sys.meta_path.insert(0, Slow()); import wave\n    else:\n        time.sleep(0.6)\n"
         "runs.runs = work; app.sys.argv = ['inrflow', 'runs']; app.main()"
     )
