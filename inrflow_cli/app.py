@@ -141,9 +141,8 @@ def _announce_imports() -> None:
         while frame is not None and frame.f_code.co_filename != IMPORTING:
             frame = frame.f_back
         if frame is not None:
-            print(
-                "loading torch and other libraries", file=sys.stderr, flush=True
-            )  # the console would import, in this thread
+            # The console would import, and the import system is busy.
+            print("loading torch and other libraries", file=sys.stderr, flush=True)
 
     timer = threading.Timer(SLOW, announce)
     timer.daemon = True
