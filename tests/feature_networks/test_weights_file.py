@@ -99,10 +99,7 @@ def test_absent_weights_say_what_to_get_and_what_to_do(name: str, tmp_path: Path
         _weights_file.find(name, {}, tmp_path)
     assert caught.value.code == Exit.MISSING
     hint = caught.value.hint or ""
-    for file in published:
-        assert file.file in hint
-        assert (f"{file.bytes:,} bytes" if file.bytes else "size unknown") in hint
-        assert (file.sha256 or "sha256 unknown") in hint
+    assert len(hint.splitlines()) == 3 and f"`inrflow weights list {name}`" in hint
     assert f"inrflow weights convert {name} {published[0].file} --out {tmp_path / name}.safetensors" in hint
 
 

@@ -224,7 +224,7 @@ def test_an_inversion_ends_within_its_first_step(folders: Path):
 
     with pytest.raises(CancelledJob):
         functions.record(Selection(image=name), leave)
-    assert steps == [(0, 100)] and len(functions.fields) == 0
+    assert steps == [(0, 200)] and len(functions.fields) == 0
 
 
 def test_a_frozen_page_holds_the_image_beside_its_function(folders: Path, tmp_path: Path):

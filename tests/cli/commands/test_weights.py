@@ -65,6 +65,17 @@ def test_every_network_with_weights_is_listed_with_use_page_and_license(capsys: 
     assert "`inrflow weights check --json`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["clip", "inception", "vgg16"])
+def test_one_network_is_listed_with_size_and_digest_of_each_published_file(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
+    assert run(["weights", "list", name]) == Exit.DONE
+    shown = capsys.readouterr().out
+    for file in registry.find("feature_networks", name).WEIGHTS.published:
+        assert file.file in shown and (f"{file.bytes:,}" if file.bytes else "unknown") in shown
+        assert (file.sha256 or "unknown") in shown
+
+
 def test_the_command_that_a_hint_names_makes_the_weights_that_were_absent(
     narrow: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ):
