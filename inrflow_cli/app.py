@@ -137,6 +137,8 @@ def _announce_imports() -> None:
     main_thread = threading.get_ident()
 
     def announce() -> None:
+        if console.has_begun():
+            return
         frame = sys._current_frames().get(main_thread)
         while frame is not None and frame.f_code.co_filename != IMPORTING:
             frame = frame.f_back

@@ -101,6 +101,11 @@ def stderr() -> Console:
     return _console(LossyStderr())
 
 
+def has_begun() -> bool:
+    """Whether something was printed on stderr."""
+    return stderr.cache_info().currsize > 0
+
+
 def stdout() -> Console:
     """The console on stdout."""
     return _console(LossyStdout())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,7 +83,7 @@ def _check_folder(folder: Path) -> None:
     near = difflib.get_close_matches(folder.name, beside, n=1)
     hint = "name a folder of runs; without one those in `$INRFLOW_RUNS`, else `runs`, are listed"
     if find_source(folder) != folder:
-        hint = f"`inrflow runs --run {folder}` lists the run of that name"
+        hint = f"`inrflow runs --run {shlex.quote(str(folder))}` lists the run of that name"
     elif near:
         hint = f"did you mean `{beside[near[0]]}`?"
     raise UsageError(f"the folder `{folder}` does not exist", hint=hint)

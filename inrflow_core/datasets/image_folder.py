@@ -71,8 +71,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     items = {
         split: [
             _image_decoding.item(
-                entry if folders is None else entry._replace(name=f"{split}/{entry.name}"),
-                rank[_class(entry)] if config.classes else -1,
+                entry._replace(name=f"{split}/{entry.name}"), rank[_class(entry)] if config.classes else -1
             )
             for entry in part
         ]
@@ -80,7 +79,10 @@ def scan(source: Path, config: Config) -> DatasetIndex:
     }
     sources = [(f"{split}/{entry.name}", entry.size) for split, part in splits.items() for entry in part]
     if folders is None and config.val is not None:
-        items = _splits.by_share(items["train"], _splits.identity_of, config.val)
+        items = {
+            split: [item._replace(name=f"{split}/{item.name.removeprefix('train/')}") for item in part]
+            for split, part in _splits.by_share(items["train"], _splits.identity_of, config.val).items()
+        }
     return _image_decoding.plan(
         items,
         config.resolution,

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inrflow_core import __version__
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.evaluation import results
 from inrflow_core.evaluation.results import EvaluatedSamples, Results, Score, StoredResults, StoredSamples, StoredScores
 from inrflow_core.evaluation.sampling_plan import EvaluatedModel, SamplingSettings
+from inrflow_core.sample_files import readers
 from inrflow_core.storage import atomic_write, plain_file, typed_json
 
 SETTINGS = "settings.json"
@@ -46,6 +48,8 @@ class Record:
     """By option, its value as text."""
     metrics: str
     """Digest of metrics.json."""
+    report: str
+    """Digest of report.html."""
     speeds: dict[str, float]
     """Samples per second by the name of the samples, which metrics.json leaves out."""
 
@@ -67,6 +71,25 @@ def sampling_texts(sampling: SamplingSettings) -> dict[str, str]:
     texts["--set"] = text_of([f"{name}={text_of(value)}" for name, value in sorted(changed.items())])
     texts["--guide-run"] = "none" if sampling.guide is None else _file_text(sampling.guide.stem, sampling.guide)
     return texts
+
+
+def setting_texts(job: Any, metrics: Sequence[str], num: int, classes: Sequence[str], networks: str) -> dict[str, str]:
+    """The settings of an `EvaluationJob` by option, but for those that change no result; `networks` has digests of their weights."""
+    own = {
+        "--metrics": list(metrics),
+        "--num": num,
+        "--classes": list(classes),
+        "--reference-num": job.reference_num,
+        "--samples-split": job.samples_split,
+        "--memorization-set": _items_text(job.memorization_set, ("train",)),
+        "--copies": job.searches_copies,
+        "--condition-images": _items_text(job.condition_images),
+        "--weights": networks.removeprefix(", ") or None,
+        "--sweep": [f"{each.setting}={text_of(each.values)}" for each in job.sweeps],
+        "--interpolation-baselines": job.has_baselines,
+        "version of inrflow": __version__,
+    }
+    return {name: text_of(value) for name, value in own.items()} | sampling_texts(job.sampling)
 
 
 def input_texts(
@@ -103,14 +126,15 @@ def stored(
     if not is_recorded(out, cache):
         return None
     record = typed_json.read_record(cache / SETTINGS, Record, hint=f"delete it; {HINT}")
-    if record.metrics != plain_file.file_digest(file):
-        raise UsageError(f"`{file}` exists already, and was changed since it was written", hint=HINT)
+    for written, digest in ((file, record.metrics), (out / results.REPORT, record.report)):
+        if digest != plain_file.file_digest(written):
+            raise UsageError(f"`{written}` exists already, and was changed since it was written", hint=HINT)
     for name in sorted({*record.settings, *settings}):
         was, now = record.settings.get(name, "none"), settings.get(name, "none")
         if was != now:
             raise UsageError(f"`{file}` exists already, with `{name}` = {was}, and this command says {now}", hint=HINT)
     read = _read(file, record.speeds, missing)
-    if read.table.get("missing") != list(missing):
+    if not {*(read.table.get("missing") or ())} <= {*missing}:
         raise UsageError(f"`{file}` exists already, and lacks metrics whose weights are here now", hint=HINT)
     return read
 
@@ -119,10 +143,16 @@ def record(out: Path, cache: Path, settings: Mapping[str, str], evaluated: Resul
     """Record that an evaluation is finished, with all of its metrics."""
     samples = [one.sample_set for one in evaluated.scored]
     speeds = {one.name: one.speed for one in samples if one.speed is not None}
-    entry = Record(dict(settings), plain_file.file_digest(out / results.METRICS), speeds)
+    metrics, report = (plain_file.file_digest(out / name) for name in (results.METRICS, results.REPORT))
+    entry = Record(dict(settings), metrics, report, speeds)
     cache.mkdir(parents=True, exist_ok=True)
     with atomic_write.atomic_write(cache / SETTINGS) as beside:
         beside.write_text(json.dumps(typed_json.to_plain(entry), indent=1) + "\n", encoding="utf-8")
+
+
+def forget(cache: Path) -> None:
+    """Remove the record of an evaluation whose files are about to be replaced."""
+    (cache / SETTINGS).unlink(missing_ok=True)
 
 
 def _read(file: Path, speeds: Mapping[str, float], missing: Mapping[str, MissingError]) -> StoredResults:
@@ -136,6 +166,11 @@ def _read(file: Path, speeds: Mapping[str, float], missing: Mapping[str, Missing
         name = str(entry.get("name"))
         scored.append(StoredScores(StoredSamples(name, facts, speeds.get(name)), scores))
     return StoredResults(table, scored, missing)
+
+
+def _items_text(path: Path | None, prefer: Sequence[str] = ()) -> str | None:
+    """A folder or file of samples as its name with its digest."""
+    return None if path is None else f"{path.name} ({readers.open_collection(path, prefer=prefer).digest[:DIGITS]}...)"
 
 
 def _file_text(name: str, weights: Path) -> str:

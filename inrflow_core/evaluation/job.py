@@ -153,31 +153,13 @@ def check_job(job: EvaluationJob) -> CheckedEvaluationJob:
     sizes = _check_sizes(job, existing, targets, work, domain)
     sweep.check(targets, work)
     training = _training(job, work, domain, sizes)
-    settings = _setting_texts(job, metrics, num) | finished.input_texts(
-        targets, existing, results.reference_facts(reference)
-    )
+    networks = scorer.weights_provenance([metric for metric in metrics if metric.full not in missing])
+    settings = finished.setting_texts(job, [metric.full for metric in metrics], num, list(_classes(job)), networks)
+    settings |= finished.input_texts(targets, existing, results.reference_facts(reference))
     stored = None if job.overwrite else finished.stored(job.out, job.cache, settings, missing)
     return CheckedEvaluationJob(
         job, targets, existing, reference, metrics, scorer, work, missing, training, settings, stored
     )
-
-
-def _setting_texts(job: EvaluationJob, metrics: Sequence[MetricSpec], num: int) -> dict[str, str]:
-    """The settings of a job by option, but for those that change no result."""
-    own = {
-        "--metrics": [metric.full for metric in metrics],
-        "--num": num,
-        "--classes": list(_classes(job)),
-        "--reference-num": job.reference_num,
-        "--samples-split": job.samples_split,
-        "--memorization-set": job.memorization_set,
-        "--copies": job.searches_copies,
-        "--condition-images": job.condition_images,
-        "--weights": list(job.weights),
-        "--sweep": [f"{each.setting}={finished.text_of(each.values)}" for each in job.sweeps],
-        "--interpolation-baselines": job.has_baselines,
-    }
-    return {name: finished.text_of(value) for name, value in own.items()} | finished.sampling_texts(job.sampling)
 
 
 Size = tuple[str, int, tuple[int, ...]]
@@ -233,16 +215,19 @@ def _training(job: EvaluationJob, work: SamplingWork, domain: str, sizes: Sequen
     return memorization.memorization_set(work.reference, copied) if searches else None
 
 
-def run_evaluation(ready: CheckedEvaluationJob) -> Results | None:
-    """Sample the runs, compute the metrics, and write metrics.json and report.html, also where `ready.stored` has results.
+def run_evaluation(ready: CheckedEvaluationJob) -> Results | StoredResults | None:
+    """Sample the runs, compute the metrics, and write metrics.json and report.html.
 
     Returns:
-        The results; None in a process of a launcher that is not the main one.
+        The results, those of before where the evaluation was finished with the same settings; None in a process of a launcher
+        that is not the main one.
 
     Raises:
         UsageError, IntegrityError: no metric could be computed; a single one that fails is part of the results.
     """
     job = ready.job
+    if ready.stored is not None:
+        return ready.stored if drawn_shards.is_main() else None
     try:
         job.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -347,7 +332,7 @@ def _verify_shown(ready: CheckedEvaluationJob) -> None:
 
 
 def _write(ready: CheckedEvaluationJob, evaluated: Results) -> None:
-    """Write both files once both are complete: the same command resumes only if neither exists."""
+    """Write both files once both are complete, and then the record of them; an older record goes first."""
     out, reporter = ready.job.out, ready.job.reporter
     if ready.memorization_set is None:
         with announced("collecting samples for the report", reporter.log):
@@ -355,6 +340,7 @@ def _write(ready: CheckedEvaluationJob, evaluated: Results) -> None:
     else:
         with reporter.progress("searching for copies of training items", "items") as progress:
             report = report_data.build_report(evaluated, ready.memorization_set, progress)
+    finished.forget(ready.job.cache)
     page.write(out / results.REPORT, report)
     evaluated.save(out)
     if not evaluated.failed:

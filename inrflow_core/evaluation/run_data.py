@@ -30,20 +30,18 @@ class TrainingData:
 
 
 def common_data(runs: Sequence[Path], *, needs_classes: bool) -> DataConfig:
-    """The data that all runs were trained on; their classes may differ unless the reference `needs_classes` of theirs.
-
-    Raises:
-        UsageError: they were trained on different data.
-    """
-    one_of_them = "add `--reference PATH`, or evaluate them one after the other"
+    """The data that all runs were trained on, else raises UsageError; classes may differ unless the reference `needs_classes`."""
     first, *others = map(_data_of, runs)
+    first = next((one for one in (first, *others) if os.path.exists(one.path) and _is_same(first, one)), first)
     for source, other in zip(runs[1:], others, strict=True):
-        if other.path != first.path or (needs_classes and other.classes != first.classes):
+        if not _is_same(first, other) or (needs_classes and other.classes != first.classes):
             classes = f" ({', '.join(first.classes) or 'all'}; {', '.join(other.classes) or 'all'})"
             raise UsageError(
                 f"the runs `{runs[0]}` and `{source}` were trained on different data: `{first.path}` and `{other.path}`"
                 f"{classes if first.classes != other.classes else ''}",
-                hint="name classes of both with `--classes`" if other.path == first.path else one_of_them,
+                hint="name classes of both with `--classes`"
+                if _is_same(first, other)
+                else "add `--reference PATH`, or evaluate them one after the other",
             )
     return first
 
@@ -58,8 +56,7 @@ def default_reference(runs: Sequence[Path], *, needs_classes: bool) -> tuple[Pat
     config = common_data(runs, needs_classes=needs_classes)
     path = Path(config.path)
     if not path.exists():
-        record = _record_of(runs[0])
-        if record is not None and record.shards is not None:
+        if (record := _record_of(runs[0])) is not None and record.shards:
             what = f"the shards `{path}`, which `{runs[0]}` was trained on, do not exist"
             raise MissingError(what, hint="if they were moved, name their folder with `--reference PATH`")
         prepare = f"make them with `{config.prepare}`, or " if config.prepare else ""
@@ -76,12 +73,17 @@ def _data_of(source: Path) -> DataConfig:
     """
     config = models.read_metadata(run.resolve_weights(source))[0].data.config
     folder, record = _run_folder(source), _record_of(source)
-    if folder is None or record is None or record.shards is None:
+    if folder is None or record is None or not record.shards:
         return config
-    recorded = os.path.normpath(folder / record.shards)
-    if not os.path.exists(recorded) and _digest(Path(config.path)) == record.data:
-        return config
-    return replace(config, path=recorded)
+    recorded = [os.path.normpath(one / record.shards) for one in (folder, Path(os.path.realpath(folder)))]
+    found = [path for path in (*recorded, config.path) if _digest(Path(path)) == record.data]
+    return replace(config, path=found[0] if found else recorded[0])
+
+
+def _is_same(one: DataConfig, other: DataConfig) -> bool:
+    """Whether two runs name one folder of shards, or two that hold the same."""
+    digest = _digest(Path(one.path))
+    return one.path == other.path or (digest is not None and digest == _digest(Path(other.path)))
 
 
 def _is_training_data(source: Path, shards: Path) -> bool:
@@ -91,15 +93,10 @@ def _is_training_data(source: Path, shards: Path) -> bool:
         UsageError: they are others.
     """
     record, present = _record_of(source), _digest(shards)
-    if record is None or present is None:
-        return False
-    if record.data != present:
-        raise UsageError(
-            f"`{shards}` does not hold the data that the run `{source}` was trained on: its manifest was "
-            f"{record.data[:8]}..., this one is {present[:8]}...",
-            hint=HINT,
-        )
-    return True
+    if record is None or present is None or record.data == present:
+        return None not in (record, present)
+    what = f"`{shards}` does not hold the data that the run `{source}` was trained on"
+    raise UsageError(f"{what}: its manifest was {record.data[:8]}..., this one is {present[:8]}...", hint=HINT)
 
 
 def _digest(shards: Path) -> str | None:
@@ -115,5 +112,7 @@ def _record_of(source: Path) -> TrainingData | None:
 
 def _run_folder(source: Path) -> Path | None:
     """The folder of a run, of one of its checkpoints or of a file of one; None where it has no record."""
-    folders = (source, *source.parents[:3])
-    return next((one for one in folders if (one / "preset.toml").is_file() and (one / RECORD).is_file()), None)
+    path = Path(os.path.abspath(source))
+    folders = [path, *(one.parent.parent for one in (path, path.parent) if one.parent.name == "checkpoints")]
+    found = (one for one in folders if (one / "preset.toml").is_file() and (one / RECORD).is_file())
+    return next((one if source.is_absolute() else Path(os.path.relpath(one)) for one in found), None)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from inrflow_core.errors import UsageError, did_you_mean
@@ -32,7 +33,7 @@ def weights_file(name: str) -> Path:
 
 def option_of(source: Path) -> str:
     """How a command names a model: `--model NAME` for the weights of one that comes with inrflow, else `--run SOURCE`."""
-    return _option(source) or f"--run {source}"
+    return _option(source) or f"--run {shlex.quote(str(source))}"
 
 
 def title_of(source: Path) -> str:

@@ -70,6 +70,7 @@ class Environment:
     precision: str
     data: str
     init_from: str | None
+    shards: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class ExistingRun:
     precision: str
     data: str
     init_from: str | None
+    shards: str | None
+    """Folder that `--data` named (`recorded_path`)."""
 
 
 def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
@@ -103,7 +106,8 @@ def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
         )
     hint = "start it again with `--overwrite`"
     recorded = typed_json.read_record(out / "environment.json", Environment, hint=hint, extra=True)
-    return ExistingRun(run.steps[-1] if run.steps else None, recorded.precision, recorded.data, recorded.init_from)
+    step = run.steps[-1] if run.steps else None
+    return ExistingRun(step, recorded.precision, recorded.data, recorded.init_from, recorded.shards)
 
 
 def differences(was: Preset, now: Preset) -> list[tuple[str, str, Any, Any]]:

@@ -434,7 +434,8 @@ def _record(ready: CheckedTrainJob) -> None:
     init_from = ready.existing_run.init_from if ready.existing_run else None
     if ready.initial is not None:
         init_from = plain_file.file_digest(ready.initial)
-    shards = None if job.data is None else run_folder.recorded_path(job.data, job.out)
+    recorded = ready.existing_run.shards if ready.existing_run else None
+    shards = recorded if job.data is None else run_folder.recorded_path(job.data, job.out)
     facts: dict[str, Any] = run_folder.environment(
         ready.world, precision=ready.precision, data=ready.data, init_from=init_from, shards=shards
     )

@@ -154,15 +154,15 @@ def test_a_damaged_database_is_said(tmp_path: Path):
 
 
 MINE = {
-    "flat": (["b.png", "a.jpg"], {"train": ["a.jpg", "b.png"]}),
+    "flat": (["b.png", "a.jpg"], {"train": ["train/a.jpg", "train/b.png"]}),
     "splits": (
         ["train/x/1.png", "valid/x/2.png", "test/y/3.png"],
         {"train": ["train/x/1.png"], "val": ["val/x/2.png"], "test": ["test/y/3.png"]},
     ),
-    "train is a class": (["train/1.png", "bus/1.png"], {"train": ["bus/1.png", "train/1.png"]}),
+    "train is a class": (["train/1.png", "bus/1.png"], {"train": ["train/bus/1.png", "train/train/1.png"]}),
     "below": (["deep/down/train/1.png", "deep/down/val/2.png"], {"train": ["train/1.png"], "val": ["val/2.png"]}),
     "train alone": (["train/1.png"], {"train": ["train/1.png"]}),
-    "hidden": ([".git/1.png", "._2.png", "__MACOSX/3.png", "4.png"], {"train": ["4.png"]}),
+    "hidden": ([".git/1.png", "._2.png", "__MACOSX/3.png", "4.png"], {"train": ["train/4.png"]}),
 }
 
 
@@ -206,7 +206,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path):
     (tmp_path / "near" / "linked").symlink_to(tmp_path / "far")
     (tmp_path / "far" / "back").symlink_to(tmp_path / "far")
     (tmp_path / "near" / "broken.png").symlink_to(tmp_path / "nowhere.png")
-    assert names(image_folder.scan(tmp_path / "near", image_folder.Config(resolution=8))) == {"train": ["1.png"]}
+    assert names(image_folder.scan(tmp_path / "near", image_folder.Config(resolution=8))) == {"train": ["train/1.png"]}
 
 
 def test_a_zip_that_is_none_is_damaged(tmp_path: Path):
@@ -260,7 +260,7 @@ def test_a_share_of_any_folder_is_held_out_by_content_alone(tmp_path: Path):
         (tmp_path / "deep/in" / name).write_bytes(content)
     config = image_folder.Config(resolution=8, classes=True, val=0.2)
     plan = image_folder.scan(tmp_path / "deep/in", config)
-    held_out = set(names(plan)["val"])
+    held_out = {name.removeprefix("val/") for name in names(plan)["val"]}
     assert held_out < contents.keys()
     assert 25 <= len(held_out) <= 55 and len(names(plan)["train"]) == 200 - len(held_out)
     assert {label for _, label in names_and_labels(plan)["val"]} == {0, 1}
@@ -269,7 +269,7 @@ def test_a_share_of_any_folder_is_held_out_by_content_alone(tmp_path: Path):
         again = image_folder.scan(packed.parent, config)
         assert (again.fingerprint, names(again)) == (plan.fingerprint, names(plan)), member
     (tmp_path / "deep/in" / min(held_out)).rename(tmp_path / "deep/in/a/other name.png")
-    renamed = set(names(image_folder.scan(tmp_path / "deep", config))["val"])
+    renamed = {name.removeprefix("val/") for name in names(image_folder.scan(tmp_path / "deep", config))["val"]}
     assert renamed == held_out - {min(held_out)} | {"a/other name.png"}
     assert list(image_folder.scan(tmp_path, image_folder.Config(val=0.0)).splits) == ["train"]
 

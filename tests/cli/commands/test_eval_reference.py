@@ -101,6 +101,8 @@ def test_the_shards_that_a_training_named_are_the_reference(shards, tmp_path, ca
     assert evaluate("--run", "project/runs/one", *words, "--out", "preset") == 0
     shutil.copytree("project/yours", "project/mine")
     Path("project/mine/manifest.json").write_text(Path("project/mine/manifest.json").read_text() + " ")
+    assert evaluate("--run", "project/runs/one", *words, "--out", "still there") == 0
+    shutil.rmtree("shards/solids")
     assert evaluate("--run", "project/runs/one", *words, "--out", "other") == 2
     assert "does not hold the data that the run" in capsys.readouterr().err
 

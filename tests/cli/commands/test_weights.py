@@ -67,8 +67,9 @@ def test_every_network_with_weights_is_listed_with_use_page_and_license(capsys: 
 
 @pytest.mark.parametrize("name", ["clip", "inception", "vgg16"])
 def test_one_network_is_listed_with_size_and_digest_of_each_published_file(
-    name: str, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    monkeypatch.setenv("COLUMNS", "200")  # no digest in two lines
     assert run(["weights", "list", name]) == Exit.DONE
     shown = capsys.readouterr().out
     for file in registry.find("feature_networks", name).WEIGHTS.published:
