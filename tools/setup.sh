@@ -43,7 +43,7 @@ if ! "$python" -c 'import ctypes; ctypes.CDLL("libusb-1.0.so.0")' 2>/dev/null; t
     apt_install libusb-1.0-0 || extras=dev,libusb  # Open3D loads it
 fi
 
-echo "making .venv with $python (about a minute and 3 GB; more where torch comes with CUDA)" >&2
+echo "making .venv with $python (some minutes and 4 GB; more where torch comes with CUDA)" >&2
 [ -x .venv/bin/python ] && [ -x .venv/bin/pip ] || "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
 .venv/bin/python -m inrflow_core.geometry.open3d_import

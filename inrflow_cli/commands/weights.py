@@ -213,7 +213,8 @@ def _describe(entry: Entry) -> None:
     for source in entry.sources:
         size = "unknown" if source.bytes is None else f"{source.bytes:,}"
         facts = {"bytes": size, "sha256": source.sha256 or "unknown", "page": source.page, "license": source.license}
-        console.table((source.file, ""), list(facts.items()))
+        known = [(name, fact) for name, fact in facts.items() if not entry.is_there or fact != "unknown"]
+        console.table((source.file, ""), known)
     for line in _next_commands(entry):
         console.result(line)
 

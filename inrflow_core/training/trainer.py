@@ -25,6 +25,7 @@ from inrflow_core.errors import Diverged, Interrupted, MissingError
 from inrflow_core.models import Model
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.runs.best import Best, record_best
+from inrflow_core.runtime.progress import announced
 from inrflow_core.sampling import sample, support_cameras
 from inrflow_core.sets import CLASS_LABEL, Condition, TrainBatch
 from inrflow_core.storage import atomic_write
@@ -277,7 +278,7 @@ class Trainer:
             if method is None:
                 return
             model = replace(self.model, method=method, metadata=self._sampling_metadata)
-            with atomic_write.atomic_write(path) as beside:
+            with atomic_write.atomic_write(path) as beside, announced("drawing samples", self.say):
                 sample.preview(model, self.settings.samples, condition=self._preview_condition).save(
                     beside, format="png"
                 )
