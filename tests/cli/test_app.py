@@ -135,7 +135,7 @@ def test_with_json_an_error_is_one_object_on_stdout():
     done = program("sample", "--seeds", "9-3", "--json", "out.ply")
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["code"]) == (2, 2)
-    assert done.stderr.startswith(f"error: {answer['error']}")
+    assert f"error: {answer['error']}\n" in done.stderr  # a slow machine says that it loads torch before it
 
 
 ERRORS = {

@@ -309,7 +309,7 @@ def test_an_item_that_needs_too_much_memory_is_skipped_alone(tmp_path: Path, mon
     monkeypatch.setattr(image_folder, "read", limited)
     report = prepare(resolve_job("images", source, tmp_path / "s", Config(resolution=8)), workers=1)
     assert report.splits == {"train": 3}
-    assert [(bad.name, bad.reason) for bad in report.skipped] == [("2.png", "it needs more memory than there is")]
+    assert [(bad.name, bad.reason) for bad in report.skipped] == [("train/2.png", "it needs more memory than there is")]
 
 
 def test_a_shard_whose_every_item_is_bad_has_no_file(tmp_path: Path):
@@ -324,7 +324,7 @@ def test_a_shard_whose_every_item_is_bad_has_no_file(tmp_path: Path):
 def test_nothing_readable_leaves_nothing(tmp_path: Path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "1.jpg").write_bytes(b"junk")
-    with pytest.raises(MissingError, match=r"none of the 1 items .* can be used; the first, `1\.jpg`"):
+    with pytest.raises(MissingError, match=r"none of the 1 items .* can be used; the first, `train/1\.jpg`"):
         prepare(resolve_job("images", tmp_path / "raw", tmp_path / "s", Config(resolution=8)))
     assert os.listdir(tmp_path) == ["raw"]
 

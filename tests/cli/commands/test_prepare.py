@@ -138,11 +138,11 @@ def test_unreadable_items_are_named_counted_and_make_exit_code_6(capsys: pytest.
         code, out, err = run(line, capsys)
         assert code == 6
         assert err.splitlines()[-2:] == [
-            "  2 items, the first `a/2.png`: it is empty",
+            "  2 items, the first `train/a/2.png`: it is empty",
             "note: skipped 2 items; `shards/images-4/manifest.json` names them",
         ]
-    assert [item["name"] for item in json.loads(out)["skipped"]] == ["a/2.png", "b/3.png"]
-    assert json.loads(out)["skip_reasons"] == [{"count": 2, "reason": "it is empty", "first": "a/2.png"}]
+    assert [item["name"] for item in json.loads(out)["skipped"]] == ["train/a/2.png", "train/b/3.png"]
+    assert json.loads(out)["skip_reasons"] == [{"count": 2, "reason": "it is empty", "first": "train/a/2.png"}]
 
 
 def test_skipped_items_are_counted_by_reason_whatever_numbers_and_names_are_in_it():
