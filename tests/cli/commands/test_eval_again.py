@@ -12,7 +12,8 @@ import pytest
 from inrflow_cli import console
 from inrflow_cli.app import run
 from inrflow_core.errors import MissingError, UsageError
-from inrflow_core.evaluation import finished
+from inrflow_core.evaluation import finished, job, results
+from inrflow_core.evaluation.sampling_plan import SamplingSettings
 from inrflow_core.storage import plain_file
 from tests import tiny
 
@@ -123,7 +124,50 @@ def test_results_that_were_changed_or_do_not_record_their_settings_are_refused(c
     absent = {"fid:adm": MissingError("absent")}
     stored = finished.stored(Path("out"), Path("out/cache"), recorded, absent)
     assert stored is not None and list(stored.skipped_metrics) == ["fid:adm"]
+    Path("out/metrics.json").write_text(text)
+    settings.write_text(json.dumps(record))
+    complete = finished.stored(Path("out"), Path("out/cache"), recorded, absent)  # weights that went away since
+    assert complete is not None and len(complete.scored[0].scores) == 2
+    page = Path("out/report.html").read_text()
+    Path("out/report.html").write_text(page + " ")
+    capsys.readouterr()
+    assert again() == 2
+    assert "`out/report.html` exists already, and was changed" in " ".join(capsys.readouterr().err.split())
+    Path("out/report.html").write_text(page)
     settings.unlink()
+    assert again() == 2
+    assert "error: `out/metrics.json` exists already\n" in capsys.readouterr().err
+
+
+def test_an_interrupted_overwrite_leaves_no_record_of_the_earlier_results(monkeypatch, capsys):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results.Results, "save", interrupted)
+        assert again("--seed", "7", "--overwrite") == 130
     capsys.readouterr()
     assert again() == 2
     assert "error: `out/metrics.json` exists already\n" in capsys.readouterr().err
+    assert again("--overwrite") == 0 and again() == 0
+
+
+def test_a_memorization_set_is_compared_by_what_it_holds(capsys):
+    np.savez("c.npz", images=IMAGES)
+    assert again("--memorization-set", "c.npz", "--overwrite") == 0
+    assert again("--memorization-set", "c.npz") == 0
+    np.savez("c.npz", images=255 - IMAGES)
+    capsys.readouterr()
+    assert again("--memorization-set", "c.npz") == 2
+    assert "`--memorization-set` = c.npz (" in " ".join(capsys.readouterr().err.split())
+
+
+def test_in_python_finished_results_are_returned_and_not_written_again():
+    inputs = {"runs": [Path("run")], "samples": [Path("a.npz")], "reference": Path("b.npz")}
+    sampling = SamplingSettings(num=10)
+    ready = job.check_job(
+        job.EvaluationJob(Path("out"), **inputs, metrics=["fid:random", "kid:random"], sampling=sampling)
+    )
+    before = Path("out/metrics.json").stat().st_mtime_ns
+    assert ready.stored is not None and job.run_evaluation(ready) is ready.stored
+    assert Path("out/metrics.json").stat().st_mtime_ns == before

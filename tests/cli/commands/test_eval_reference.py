@@ -107,6 +107,21 @@ def test_the_shards_that_a_training_named_are_the_reference(shards, tmp_path, ca
     assert "does not hold the data that the run" in capsys.readouterr().err
 
 
+def test_runs_of_the_same_shards_under_other_paths_are_evaluated_together(shards, tmp_path, capsys):
+    words = ["--num", "4", "--metrics", "mmd", "--no-copies"]
+    for name in ("one", "two"):
+        shutil.copytree(shards, f"of-{name}")
+        trained_elsewhere(tmp_path / "runs" / name, shards, f"../../of-{name}")
+    assert evaluate("--run", "one", "--run", "two", *words, "--out", "both") == 0
+    Path("of-two/manifest.json").write_text(Path("of-two/manifest.json").read_text() + " ")
+    digest = plain_file.file_digest(Path("of-two/manifest.json"))
+    record = Path("runs/two/environment.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"data": digest}))
+    capsys.readouterr()
+    assert evaluate("--run", "one", "--run", "two", *words, "--out", "other") == 2
+    assert "were trained on different data" in capsys.readouterr().err
+
+
 def test_a_shipped_model_is_evaluated_on_the_shards_of_its_preset(shards, tmp_path, capsys):
     words = ["--model", "solids", "--num", "4", "--steps", "1", "--metrics", "jsd", "--no-copies"]
     assert evaluate(*words, "--out", "a") == 3
