@@ -21,7 +21,8 @@ from typer.core import TyperGroup
 from inrflow_cli import console, help_groups
 from inrflow_core.errors import Exit, InrflowError, Interrupted, MissingError, OutOfMemory, UsageError, did_you_mean
 from inrflow_core.registry import BrokenPartWarning
-from inrflow_core.runtime.progress import SLOW, first_line
+from inrflow_core.runtime.announcement import SLOW
+from inrflow_core.runtime.progress import first_line
 
 COMMANDS = (
     "prepare",
@@ -61,6 +62,8 @@ UNUSABLE_NAMES = {
 """What is wrong with a file that a user names, by the system's error."""
 IMPORTING = "<frozen importlib._bootstrap>"
 """The file name of Python's import system in the frames of a thread."""
+SPIN_COUNT = "1000"
+"""Turns of OpenMP's waiting loops before a thread sleeps: those that libgomp itself takes with more threads than cores."""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 MARKUP = "markdown"
 LESS_MEMORY = "take a smaller `--chunk`, batch (`--set training.batch=...`) or preset, or another `--device`"
@@ -118,6 +121,7 @@ def inrflow(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    _limit_spinning()
     _announce_imports()
     _note_broken_parts()
     if not _is_shared(sys.argv[1:]):  # a launcher ends processes that wait for one that failed
@@ -128,6 +132,16 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _limit_spinning() -> None:
+    """Let OpenMP's threads sleep after a short wait for each other, unless the environment says otherwise.
+
+    Torch's OpenMP (GCC's libgomp, which reads this when it is loaded) else waits for milliseconds at full load. Where other programs
+    use the cores, the threads take them from each other, and small models become many times slower.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def _announce_imports() -> None:

@@ -1,6 +1,6 @@
 """Results on stdout: tables and lists. Progress, notes, hints and errors on stderr. With `--json`, stdout holds one JSON object.
 
-A terminal shows them by Rich; elsewhere (a log file, a pipe, CI) progress is a plain line every ten seconds, and tables have their
+A terminal shows them by Rich; elsewhere (a log file, a pipe, CI) progress is a plain line every five seconds, and tables have their
 full width. `NO_COLOR` is obeyed.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import sys
 import threading
@@ -19,24 +20,30 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from inrflow_core.runtime.progress import SLOW, Reporter, announced, format_duration
+from inrflow_core.runtime.announcement import REPEAT, SLOW, announced
 from inrflow_core.runtime.progress import Progress as Callback
+from inrflow_core.runtime.progress import Reporter, format_duration
 from inrflow_core.storage import typed_json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
     from rich.table import Table
+    from rich.text import Text
 
     from inrflow_core.errors import InrflowError
 
 NARROW = 110
 """Columns of a terminal from which the bar has its full length."""
-PLAIN_SECONDS = 10.0
-"""Least time between two progress lines if stderr is not a terminal."""
 UNBOUNDED = 100_000
 """Columns of what is not a terminal: more than any table has."""
+SHORTEST = 0.01
+"""Least seconds between two looks at whether a line is due."""
 _stdout_is_reserved = False
+_last_line = -math.inf
+"""When the last line was printed on stderr (`time.monotonic`)."""
+_in_progress: list[Progress] = []
+"""Work whose progress is shown by plain lines, the innermost last."""
 
 
 class LossyStderr:
@@ -138,7 +145,7 @@ def result(text: str) -> None:
 
 def info(text: str) -> None:
     """Print one line on stderr, without markup and wrapping."""
-    stderr().print(text, markup=False)
+    _print(text, markup=False)
 
 
 def warn(text: str) -> None:
@@ -267,26 +274,35 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
         with _bar(total, unit, title) as state:
             yield state
         return
-    last = time.monotonic()
-    first = threading.Event()
-
-    def draw(state: Progress) -> None:
-        nonlocal last
-        if state.done != state.total and time.monotonic() - last >= PLAIN_SECONDS:  # the closing line has the last unit
-            last = time.monotonic()
-            first.set()
-            info(state.line())
-
-    state = Progress(total, unit, title, draw)
-    waiting = threading.Timer(SLOW, lambda: None if first.is_set() else info(state.line()))
-    waiting.daemon = True
-    waiting.start()
-    try:
+    state = Progress(total, unit, title, lambda state: None)
+    with _plain_lines(state):
         yield state
-    finally:
-        waiting.cancel()
     if state.done or not state.total:
         info(state.line())
+
+
+@contextmanager
+def _plain_lines(state: Progress) -> Iterator[None]:
+    """During the work inside, a line whenever stderr had none for `REPEAT` seconds; of nested work the innermost has it."""
+    global _last_line
+    if not _in_progress:
+        _last_line = max(_last_line, time.monotonic() - REPEAT + SLOW)
+    has_ended = threading.Event()
+
+    def repeat() -> None:
+        while not has_ended.wait(max(_last_line + REPEAT - time.monotonic(), SHORTEST)):
+            if _in_progress[-1:] == [state] and time.monotonic() >= _last_line + REPEAT:
+                info(state.line())
+
+    _in_progress.append(state)
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
+        _in_progress.remove(state)
 
 
 @contextmanager
@@ -301,8 +317,8 @@ def track(title: str, unit: str, total: int | None = None) -> Iterator[Callback]
         yield report
 
 
-def announce(text: str) -> AbstractContextManager[None]:
-    """Print a line on stderr if the work inside takes longer than some seconds (`progress.announced`)."""
+def announce(text: str) -> AbstractContextManager[Callback]:
+    """Lines on stderr if the work inside takes longer than some seconds; it may count its units (`announced`)."""
     return announced(text, info)
 
 
@@ -371,7 +387,14 @@ def _rate(rate: float) -> str:
 def _headed(head: str, style: str, text: str) -> None:
     from rich.text import Text
 
-    stderr().print(Text.assemble((f"{head}:", style), " ", text))
+    _print(Text.assemble((f"{head}:", style), " ", text))
+
+
+def _print(text: Text | str, *, markup: bool = True) -> None:
+    """Print on stderr."""
+    global _last_line
+    stderr().print(text, markup=markup)
+    _last_line = time.monotonic()
 
 
 def _plain(value: Any) -> Any:

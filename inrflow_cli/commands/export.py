@@ -142,11 +142,10 @@ def _samples(
         selection = item_selection.read(source, split=split, items=items, is_raw=is_raw)
     if selection.frame_rate is not None and "fps" in allowed:
         format_options = {"fps": min(max(selection.frame_rate, 1.0), module.MOST_FPS), **format_options}
-    of_samples = {"origin": selection.origin, "items": selection.items, "arrays": selection.arrays}
-    with console.announce(f"writing {len(selection.values):,} as `{out}`"):
-        written = writer.write(
-            out, selection.values, selection.domain, **of_samples, overwrite=overwrite, **format_options
-        )
+    settings: dict[str, Any] = {"origin": selection.origin, "items": selection.items, "arrays": selection.arrays}
+    settings |= {"overwrite": overwrite, **format_options}
+    with console.announce(f"writing {len(selection.values):,} as `{out}`") as progress:
+        written = writer.write(out, selection.values, selection.domain, progress=progress, **settings)
     rest = (
         "" if items is not None or len(selection.values) == selection.total else f", the first of {selection.total:,}"
     )
@@ -200,7 +199,8 @@ def _graphs(source: Path, out: Path, *, ema: float | None, step: Step, overwrite
         atomic_write.check_writable(path, overwrite=overwrite)
     origin = provenance.provenance_of_file(weights, model, None)
     console.info(f"tracing `{model.preset.name}`: half a minute for a small model, some for a large one")
-    differences = export.export_onnx(model, out, origin=origin)
+    with console.announce("tracing"):
+        differences = export.export_onnx(model, out, origin=origin)
     for path, difference in differences.items():
         console.info(f"wrote `{path}`: its values are torch's to {difference:.1e} of their rms")
     return {"out": list(map(str, differences)), "difference": max(differences.values()), "origin": origin}

@@ -19,7 +19,7 @@ from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Score
 from inrflow_core.metrics._inputs import Cost, InputSpec, MetricInputs, ReferenceStats
 from inrflow_core.metrics._view_inputs import ViewScores
-from inrflow_core.runtime.progress import announced
+from inrflow_core.runtime.announcement import announced
 from inrflow_core.sample_files import scene_views
 from inrflow_core.sample_files.collection import SampleCollection
 

@@ -35,7 +35,8 @@ from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 from inrflow_core.metrics._inputs import FeatureSpec, GatherContext, InputSpec, MeasureOfPairs
 from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.metrics._view_inputs import ViewScores
-from inrflow_core.runtime.progress import Log, TrackProgress, announced, no_progress
+from inrflow_core.runtime.announcement import announced
+from inrflow_core.runtime.progress import Log, TrackProgress, no_progress
 from inrflow_core.sample_files.collection import IS_CENTERED, SampleCollection
 from inrflow_core.shards import manifest
 from inrflow_core.storage import plain_file

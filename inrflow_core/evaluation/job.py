@@ -39,7 +39,8 @@ from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.report import page
 from inrflow_core.runs import run
 from inrflow_core.runtime import distributed
-from inrflow_core.runtime.progress import SILENT, Reporter, announced
+from inrflow_core.runtime.announcement import announced
+from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files import readers, subsets
 from inrflow_core.sample_files.collection import SampleCollection
 from inrflow_core.sampling import reference_inputs, request

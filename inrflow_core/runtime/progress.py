@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -26,27 +25,15 @@ class TrackProgress(Protocol):
 
 def no_progress(title: str, unit: str, total: int | None = None) -> AbstractContextManager[Progress]:
     """Show nothing."""
-    return contextlib.nullcontext(lambda done, total: None)
+    return contextlib.nullcontext(no_report)
+
+
+def no_report(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 def no_log(text: str) -> None:
     """Print nothing."""
-
-
-SLOW = 4.0
-"""Seconds after which work without a progress line is announced."""
-
-
-@contextmanager
-def announced(text: str, log: Log | None) -> Iterator[None]:
-    """Log a text once if the work inside takes longer than `SLOW` seconds; without `log` nothing."""
-    timer = threading.Timer(SLOW, no_log if log is None else log, [text])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 class RepeatableProgress:

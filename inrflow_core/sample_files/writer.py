@@ -24,6 +24,7 @@ from inrflow_core.domains._contract import domain_class, domain_classes
 from inrflow_core.errors import OutOfMemory, UsageError, did_you_mean
 from inrflow_core.geometry.mesh import Mesh
 from inrflow_core.proteins.structure import Structure
+from inrflow_core.runtime.progress import Progress, no_report
 from inrflow_core.storage import atomic_write
 
 SHARD = ".h5"
@@ -128,8 +129,8 @@ def write(
     *,
     origin: Mapping[str, str] = MappingProxyType({}),
     items: Sequence[Mapping[str, str]] = (),
-    arrays: Mapping[str, np.ndarray] | None = None,
     overwrite: bool = False,
+    progress: Progress = no_report,
     **format_options: Any,
 ) -> list[Path]:
     """Write samples in the format that the suffix names, each file whole or not at all; returns the files.
@@ -138,8 +139,9 @@ def write(
         samples: images uint8 (B H W C), clouds float32 (B N C), structures of proteins, or meshes.
         origin: provenance of all samples, embedded if the format can hold it.
         items: further metadata of each sample: its seed, its label, its name.
-        arrays: for formats of arrays, what is written beside the samples.
-        format_options: the format's own options.
+        progress: counts the files.
+        format_options: the format's own options; `arrays` holds arrays by name, which formats of arrays write beside the samples
+            and others leave out.
 
     Raises:
         UsageError: no format writes that suffix for the domain, the format lacks an option, or a file exists.
@@ -147,8 +149,9 @@ def write(
     """
     path = Path(path)
     module = exporter_for(path, domain, samples)
+    arrays = format_options.pop("arrays", None) or {}
     _check_options(module, path, format_options)
-    format_options |= _array_options(module, domain, arrays or {})
+    format_options |= _array_options(module, domain, arrays)
     is_one_file = module.HOLDS_MANY and not (_needs_one_sequence(module) and _differ_in_sequence(samples))
     written = [path] if is_one_file else atomic_write.numbered_paths(path, len(samples))
     for file in written:
@@ -162,6 +165,7 @@ def write(
         for index, file in enumerate(written):
             sample = samples[index : index + 1] if module.HOLDS_MANY else samples[index]
             module.write(file, sample, origin={**origin, **(items[index] if items else {})}, **format_options)
+            progress(index + 1, len(written))
     except OutOfMemory:
         for file in () if overwrite else written:
             atomic_write.remove(file)  # else the same command would be rejected because some of its files exist

@@ -319,12 +319,13 @@ def _sample_batch(
     return evaluate(model, field, request.size, request.window, chunk=budget, progress=progress)
 
 
-def preview(model: Model, num: int = 16, chunk: int = CHUNK, condition: Condition | None = None) -> Any:
+def preview(model: Model, num: int = 16, condition: Condition | None = None, progress: Progress | None = None) -> Any:
     """An image (PIL) of the samples of seeds 0 ... num - 1 with their classes, for looking at a model while it trains."""
     seeds = range(num)
-    request = SampleRequest(seeds, resolve_labels(model, seeds), chunk=chunk, condition=condition or {})
+    request = SampleRequest(seeds, resolve_labels(model, seeds), condition=condition or {})
     captions = [caption(item) for item in per_sample_metadata(model, request)]
-    return model.domain.render(concatenate([values for _, values in iter_samples(model, request)]), captions)
+    values = [values for _, values in iter_samples(model, request, progress=progress)]
+    return model.domain.render(concatenate(values), captions)
 
 
 def concatenate(parts: Sequence[np.ndarray | list[Structure] | list[Mesh]]) -> Any:

@@ -14,13 +14,14 @@ from inrflow_core.fields import Camera, Field
 from inrflow_core.geometry import cloud_files
 from inrflow_core.mesh_files import reading
 from inrflow_core.models import Model
+from inrflow_core.runtime.announcement import announced
 from inrflow_core.runtime.progress import (
     SILENT,
     Progress,
     RepeatableProgress,
     Reporter,
     TrackProgress,
-    announced,
+    no_report,
 )
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
 from inrflow_core.sample_files import writer
@@ -174,8 +175,10 @@ def upsample_files(
             else:
                 samples = example.to_source_units(values)
             beside = write_samples.beside_samples(model, settings.size, field.condition, out)
-            writer.write(out, samples, model.domain.NAME, origin=origin, overwrite=overwrite, **beside)
-            with announced("computing the error of the reconstruction", reporter.log if len(files) == 1 else None):
+            log = reporter.log if len(files) == 1 else None  # of several files the progress is shown
+            with announced(f"writing `{out}`", log):
+                writer.write(out, samples, model.domain.NAME, origin=origin, overwrite=overwrite, **beside)
+            with announced("computing the error of the reconstruction", log):
                 error = invert.reconstruction_error(model, example, field, settings.chunk)
             rows.append({"file": str(file), "out": str(out)} | error)
             of_files(len(rows), len(files))
@@ -189,7 +192,7 @@ def upsample_files(
 def _progress(reporter: Reporter, count: int) -> Iterator[tuple[Progress, TrackProgress]]:
     """What counts `count` files, and what shows the parts of the work on one: of several files the files are shown."""
     if count == 1:
-        yield lambda done, total: None, reporter.progress
+        yield no_report, reporter.progress
         return
     with reporter.progress("upsampling", "files", count) as shown:
         files = RepeatableProgress(shown, (0, count))
@@ -219,7 +222,8 @@ def upsample_saved_field(
     request = SampleRequest(field.seeds.tolist(), None, settings.size, settings.window)
     origin = provenance.provenance(model, source, request, field.options)
     beside = write_samples.beside_samples(model, settings.size, field.condition, out)
-    with announced(f"writing `{out}`", reporter.log):
-        written = writer.write(out, values, model.domain.NAME, origin=origin, overwrite=overwrite, **beside)
+    with announced(f"writing `{out}`", reporter.log) as progress:
+        of_samples: dict[str, Any] = {"origin": origin, "overwrite": overwrite, "progress": progress, **beside}
+        written = writer.write(out, values, model.domain.NAME, **of_samples)
     reporter.log("wrote " + ", ".join(f"`{path}`" for path in written))
     return written

@@ -11,11 +11,16 @@ from typing import Any
 import torch
 
 from inrflow_core.runtime.distributed import World
+from inrflow_core.runtime.progress import Progress
 
 IMPATIENT = (signal.SIGINT, signal.SIGTERM)
 """Signals of which a second one stops the process at once."""
 PATIENT = (signal.SIGHUP, signal.SIGUSR1)
 """Signals of a closed terminal, which comes twice, and of a queue before its time limit."""
+
+
+class StopRequested(Exception):
+    """Work that need not be finished was ended by a signal."""
 
 
 class StopSignal:
@@ -27,7 +32,8 @@ class StopSignal:
 
     def __init__(self, say: Callable[[str], None], world: World) -> None:
         self._say, self._world = say, world
-        self._is_signaled = False
+        self.is_signaled = False
+        """Whether this process got a signal."""
         self._any_stop: AsyncAnyReduce | None = None
         self._earlier_handlers: dict[int, Any] = {}
 
@@ -52,13 +58,23 @@ class StopSignal:
         A single process knows it at once. Several learn it one step later, because the all-reduce runs beside the step.
         """
         if self._world.size == 1:
-            return self._is_signaled
+            return self.is_signaled
         requested = self._any_stop is not None and self._any_stop.result()
-        self._any_stop = AsyncAnyReduce(self._is_signaled, self._world.device)
+        self._any_stop = AsyncAnyReduce(self.is_signaled, self._world.device)
         return requested
 
+    def ending(self, progress: Progress) -> Progress:
+        """A callback that reports to `progress`, and raises StopRequested once this process got a signal."""
+
+        def report(done: int, total: int) -> None:
+            if self.is_signaled:
+                raise StopRequested
+            progress(done, total)
+
+        return report
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._is_signaled:
+        if not self.is_signaled:
             self._say(
                 "finishing the step and saving"
                 + ("" if self._world.is_launched else "; interrupt again to stop at once")
@@ -69,7 +85,7 @@ class StopSignal:
 
     def request(self) -> None:
         """Stop after this step, as a signal does."""
-        self._is_signaled = True
+        self.is_signaled = True
 
     def _restore(self, numbers: tuple[int, ...] = (*IMPATIENT, *PATIENT)) -> None:
         for number in numbers:

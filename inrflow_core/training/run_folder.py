@@ -100,9 +100,11 @@ def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
         raise UsageError(f"`{out}` exists and holds no run", hint="choose another `--out`")
     run = open_run(out)
     for table, key, was, now in differences(run.preset, preset):
+        hint = "repeat the run's settings to resume it, choose another `--out`, or start it again with `--overwrite`"
+        if key == "steps" and run.steps:  # with a constant rate they do not differ
+            hint += f"; a run of other steps can begin with its weights: `--init-from {out}` and another `--out`"
         raise UsageError(
-            f"the run `{out}` was begun with [{table}] `{key}` = {was!r}, and this command says {now!r}",
-            hint="repeat the run's settings to resume it, choose another `--out`, or start it again with `--overwrite`",
+            f"the run `{out}` was begun with [{table}] `{key}` = {was!r}, and this command says {now!r}", hint=hint
         )
     hint = "start it again with `--overwrite`"
     recorded = typed_json.read_record(out / "environment.json", Environment, hint=hint, extra=True)

@@ -25,7 +25,7 @@ from inrflow_core.errors import Diverged, Interrupted, MissingError
 from inrflow_core.models import Model
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.runs.best import Best, record_best
-from inrflow_core.runtime.progress import announced
+from inrflow_core.runtime.announcement import announced
 from inrflow_core.sampling import sample, support_cameras
 from inrflow_core.sets import CLASS_LABEL, Condition, TrainBatch
 from inrflow_core.storage import atomic_write
@@ -33,7 +33,7 @@ from inrflow_core.training import checkpoint, precompute
 from inrflow_core.training.checkpoint import Counters
 from inrflow_core.training.ema import EMA
 from inrflow_core.training.engine import Engine, MeanLoss
-from inrflow_core.training.interruption import StopSignal
+from inrflow_core.training.interruption import StopRequested, StopSignal
 from inrflow_core.training.loader import Loader, Stream
 from inrflow_core.training.metrics_log import Log, LogRecord
 from inrflow_core.training.periodic_eval import Evaluation
@@ -163,7 +163,7 @@ class Trainer:
                     self.advance(batches)
                     if self._has_moved():
                         stop_signal.request()
-                    self._run_scheduled_work(is_last=counters.step == end)
+                    self._run_scheduled_work(stop_signal, is_last=counters.step == end)
                 if counters.step < end:
                     self._stop(first)
         finally:
@@ -245,11 +245,13 @@ class Trainer:
                 return None
             total = 0.0
             objective = MeanLoss(method, self.precision, self.world.device)
-            for start in range(0, count, share):
-                positions = range(start, min(start + share, count))
-                sets = self.held_out.batch(0, positions, augment=False)
-                batch = self.model.method.prepare_batch(self.held_out.train_batch(sets)).to(self.world.device)
-                total += float(objective(batch, state, self.engine.optimizer)) * len(positions)
+            with announced("computing the held-out loss", self.say) as progress:
+                for start in range(0, count, share):
+                    positions = range(start, min(start + share, count))
+                    sets = self.held_out.batch(0, positions, augment=False)
+                    batch = self.model.method.prepare_batch(self.held_out.train_batch(sets)).to(self.world.device)
+                    total += float(objective(batch, state, self.engine.optimizer)) * len(positions)
+                    progress(positions.stop, count)
             return total / count
 
     def evaluate(self) -> bool:
@@ -258,7 +260,8 @@ class Trainer:
         before, result = self.best, None
         with self._averaged_method() as method:
             if method is not None:
-                result = self.evaluation.find(replace(self.model, method=method, metadata=self._sampling_metadata))
+                with announced("evaluating samples", self.say):
+                    result = self.evaluation.find(replace(self.model, method=method, metadata=self._sampling_metadata))
         if result is not None:
             self.best = self.evaluation.better(self.counters.step, result, before)
             self._write_record(
@@ -271,21 +274,25 @@ class Trainer:
         """What samples depend on of the model's metadata: the names of classes, and the cameras of drawn scenes."""
         return {name: value for name, value in self.model.metadata.items() if name in ("classes", support_cameras.KEY)}
 
-    def draw_samples(self) -> None:
-        """Save an image of samples of the EMA weights, with fixed seeds; TensorBoard shows it too."""
+    def draw_samples(self, stop_signal: StopSignal) -> None:
+        """Save an image of samples of the EMA weights, with fixed seeds; TensorBoard shows it too. A signal leaves it out."""
         path = self.out / "samples" / f"{self.counters.step:08d}.png"
         with self._averaged_method() as method:
             if method is None:
                 return
             model = replace(self.model, method=method, metadata=self._sampling_metadata)
-            with atomic_write.atomic_write(path) as beside, announced("drawing samples", self.say):
-                sample.preview(model, self.settings.samples, condition=self._preview_condition).save(
-                    beside, format="png"
-                )
+            try:
+                with atomic_write.atomic_write(path) as beside, announced("drawing samples", self.say) as progress:
+                    progress = stop_signal.ending(progress)
+                    image = sample.preview(model, self.settings.samples, self._preview_condition, progress)
+                    image.save(beside, format="png")
+            except StopRequested:
+                self.say(f"the image of samples of step {self.counters.step:,} is left out")
+                return
             if self.log is not None:
                 self.log.write_image(self.counters.step, path)
 
-    def _run_scheduled_work(self, *, is_last: bool) -> None:
+    def _run_scheduled_work(self, stop_signal: StopSignal, *, is_last: bool) -> None:
         """After a step: log, compute the held-out loss, evaluate, save and draw previews, as scheduled."""
         settings = self.settings
 
@@ -310,7 +317,7 @@ class Trainer:
                 self.save()
             # After saving: previews may take longer than steps, and a kill then loses only them.
             if is_due(settings.samples_every):
-                self.draw_samples()
+                self.draw_samples(stop_signal)
 
     def _report_progress(self) -> None:
         """Report the first step of this call at once, and later ones by time: steps may be slow."""

@@ -277,3 +277,16 @@ def test_slow_imports_are_named_on_stderr_by_the_first_process(name: str, rank: 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=variables)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.strip("\n") == ("loading torch and other libraries" if line else "")
+
+
+@pytest.mark.parametrize(
+    ("set_before", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_threads_that_wait_leave_the_cores_to_other_programs(set_before: dict[str, str], expected: str):
+    code = "import os, sys; from inrflow_cli import app; app.run = lambda words: print(os.environ.get('GOMP_SPINCOUNT')); app.main()"
+    variables = {name: text for name, text in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=variables | set_before
+    )
+    assert done.stdout.strip() == expected

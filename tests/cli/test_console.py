@@ -122,45 +122,67 @@ def test_a_command_ends_quietly_where_the_reader_of_its_list_leaves(command, tmp
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
-def test_progress_in_a_log_file_is_few_plain_lines_and_a_closing_one(capsys, monkeypatch):
-    monkeypatch.setattr(console, "PLAIN_SECONDS", 3600.0)
+def test_quick_work_in_a_log_file_has_one_closing_line(capsys):
     with console.progress(1000, "images", title="prepared") as progress:
         for _ in range(1000):
             progress.advance(note="b.png")
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("prepared: 1,000 of 1,000 images, ")
-    assert lines[0].endswith(", b.png")
-
-
-def test_work_that_reports_nothing_for_some_seconds_has_a_line(capsys, monkeypatch):
-    monkeypatch.setattr(console, "SLOW", 0.05)
-    with console.progress(10, "files", title="upsampling") as progress:
-        time.sleep(0.3)
-        assert capsys.readouterr().err == "upsampling: first of 10 files\n"
-        progress.advance(10)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("upsampling: 10 of 10 files")
+    assert line.startswith("prepared: 1,000 of 1,000 images, ")
+    assert line.endswith(", b.png")
 
 
-def test_the_last_unit_has_one_line(capsys, monkeypatch):
-    monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
+def wait_for_lines(capsys: pytest.CaptureFixture[str], number: int) -> list[str]:
+    """The lines on stderr once there are `number`; fails after ten seconds."""
+    lines: list[str] = []
+    end = time.monotonic() + 10
+    while len(lines) < number:
+        assert time.monotonic() < end, lines
+        time.sleep(0.01)
+        lines += capsys.readouterr().err.splitlines()
+    return lines
+
+
+def test_work_that_reports_nothing_is_never_silent(capsys, monkeypatch):
+    monkeypatch.setattr(console, "SLOW", 0.02)
+    monkeypatch.setattr(console, "REPEAT", 0.05)
+    with console.progress(10, "files", title="upsampling") as progress:
+        lines = wait_for_lines(capsys, 3)
+        assert set(lines) == {"upsampling: first of 10 files"}
+        progress.advance(4)
+        wait_for_lines(capsys, 1)  # of before the step
+        assert wait_for_lines(capsys, 1)[0].startswith("upsampling: 4 of 10 files, ")
+        progress.advance(6)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("upsampling: 10 of 10 files")
+
+
+def test_of_nested_work_the_innermost_has_the_lines(capsys, monkeypatch):
+    monkeypatch.setattr(console, "SLOW", 0.02)
+    monkeypatch.setattr(console, "REPEAT", 0.05)
+    with console.progress(10, "steps", title="training"):
+        wait_for_lines(capsys, 1)
+        with console.progress(5, "images", title="evaluating"):
+            wait_for_lines(capsys, 1)  # one of the outer work may be on its way
+            lines = wait_for_lines(capsys, 3)
+        assert set(lines) == {"evaluating: first of 5 images"}
+        wait_for_lines(capsys, 1)
+        assert wait_for_lines(capsys, 1)[0] == "training: first of 10 steps"
+
+
+def test_the_last_unit_has_one_line(capsys):
     with console.progress(2, "steps", title="training") as progress:
         progress.advance(1, note="loss 2")
         progress.advance(1, note="loss 1")
         progress.advance(0, note="loss 1, gradient 3")
-    first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("training: 1 of 2 steps") and last.startswith("training: 2 of 2 steps")
-    assert last.endswith("loss 1, gradient 3")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("training: 2 of 2 steps") and line.endswith("loss 1, gradient 3")
 
 
-def test_progress_says_how_much_time_is_left(capsys, monkeypatch):
-    monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
-    moments = iter([0.0, 0.0, 10.0, 10.0, 10.0, 20.0])
+def test_progress_says_how_much_time_is_left(monkeypatch):
+    moments = iter([0.0, 10.0, 10.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(moments))
-    with console.progress(80, "images", title="prepared") as progress:
-        progress.advance(20)
-    assert capsys.readouterr().err.splitlines()[0] == "prepared: 20 of 80 images, 2/s, 30 s left"
+    progress = console.Progress(80, "images", "prepared", lambda state: None)
+    progress.advance(20)
+    assert progress.line() == "prepared: 20 of 80 images, 2/s, 30 s left"
 
 
 def test_no_color_means_no_color(monkeypatch):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from inrflow_core.runtime import progress
 from inrflow_core.runtime.progress import first_line, format_bytes, format_duration, format_gigabytes
 
 
@@ -15,19 +12,6 @@ from inrflow_core.runtime.progress import first_line, format_bytes, format_durat
 )
 def test_a_duration_has_its_two_largest_units(seconds: float, text: str):
     assert format_duration(seconds) == text
-
-
-def test_work_is_announced_once_and_only_if_it_is_slow(monkeypatch: pytest.MonkeyPatch):
-    said: list[str] = []
-    monkeypatch.setattr(progress, "SLOW", 0.05)
-    with progress.announced("reading", said.append):
-        time.sleep(0.3)
-    assert said == ["reading"]
-    monkeypatch.setattr(progress, "SLOW", 0.2)
-    with progress.announced("reading again", said.append), progress.announced("nothing", None):
-        pass
-    time.sleep(0.4)
-    assert said == ["reading"]
 
 
 def test_gigabytes_have_two_decimals_and_an_error_without_text_has_its_class():

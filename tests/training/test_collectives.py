@@ -60,8 +60,8 @@ found["weights"] = sum(p.numel() for p in it.model.method.parameters())
 it = setup.build_trainer(setup.check_job(small.job(data, out / "asked", steps=9, log_every=1), dict(os.environ)))
 attend = it._run_scheduled_work
 
-def attended(**named):
-    attend(**named)
+def attended(*signals, **named):
+    attend(*signals, **named)
     if it.counters.step == 3 and it.world.rank == 1:
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -73,6 +73,19 @@ def test_the_same_command_resumes_and_says_so(preset, data, tmp_path, capsys):
     assert f"resuming the run `{tmp_path}/run` after step 2" in capsys.readouterr().err
 
 
+def test_a_longer_run_whose_rate_depends_on_the_steps_begins_with_the_weights_of_the_shorter(
+    preset, data, tmp_path, capsys
+):
+    cosine = ["--set", "training.schedule='cosine'"]
+    assert train(preset, "--data", data, "--out", tmp_path / "run", *cosine) == 0
+    longer = [*cosine, "--set", "training.steps=5"]
+    assert train(preset, "--data", data, "--out", tmp_path / "run", *longer) == 2
+    assert f"begin with its weights: `--init-from {tmp_path}/run` and another `--out`" in capsys.readouterr().err
+    assert train(preset, "--data", data, "--init-from", tmp_path / "run", "--out", tmp_path / "longer", *longer) == 0
+    assert train(preset, "--data", data, "--out", tmp_path / "constant") == 0
+    assert train(preset, "--data", data, "--out", tmp_path / "constant", "--set", "training.steps=5") == 0
+
+
 def test_overwrite_begins_again(preset, data, tmp_path, capsys):
     assert train(preset, "--data", data, "--out", tmp_path / "run") == 0
     assert train(preset, "--data", data, "--out", tmp_path / "run", "--set", "training.seed=7") == 2
