@@ -109,10 +109,14 @@ class Command(TyperCommand):
 
 
 def name_values(command: Any) -> None:
-    """Name the values of a command's options and arguments that have no name of their own, as `VALUES` says."""
+    """Name the values of a command's options and arguments that have no name of their own, as `VALUES` says.
+
+    An argument has its name alone: Typer's type beside it (`<list[Path]>`) is Python's.
+    """
     for one in [*command.params, help_option(command)]:
-        if one.metavar is None and one.param_type_name == "argument":
-            one.metavar = one.name.upper()
+        if one.param_type_name == "argument":
+            one.metavar = one.metavar or one.name.upper()
+            one.display_type_rich = lambda ctx: None
         elif one.metavar is None:
             kind = one.type_descriptor
             known = "|".join(map(str, kind.choices or ())) or VALUES.get(kind.annotation, "VALUE")

@@ -37,7 +37,8 @@ WIDE = 130
 def presets(name: Name = None, copy: Copy = None, overwrite: Overwrite = False, json: Json = False) -> None:
     """List the presets with data, size and cost; describe one, or copy it to a file of your own.
 
-    GPU-hours are training FLOPs over 40 % of the H200's peak in bf16: an assumption, not a measurement.
+    GPU-hours are training FLOPs over 40 % of the H200's peak in bf16: an assumption, not a measurement. A plan (`inrflow train
+    --dry-run --plan-for h200`) also counts recomputation and the update of the weights.
     """
     from inrflow_core.config import preset, preset_table
 

@@ -13,25 +13,18 @@ if TYPE_CHECKING:
     from inrflow_core.planning.plan import Plan, Planner
     from inrflow_core.runtime.distributed import World
 
-MOST_ROWS = 6
-"""Rows of the table of micro-batches."""
-
 
 def micro_batches(
     planner: Planner, micro: int, capacity: float | None, seconds: Callable[[Plan], float]
 ) -> list[dict[str, Any]]:
     """Memory and seconds of a step with other micro-batches, without and with recomputation of activations, by formula.
 
-    The planned one `micro`, the next larger one, and smaller ones down to the least; all divide the share of a process. `fits` is yes, no, or barely where the
-    error of the formula could change it; None if the memory there is is unknown.
+    They are those of `shown_counts`. `fits` is yes, no, or barely where the error of the formula could change it; None if the
+    memory there is is unknown.
     """
-    from inrflow_core.config.training import divisors
     from inrflow_core.planning import advice
 
     share = planner.preset.training.config.batch // planner.world.size
-    counts = sorted(divisors(share), reverse=True)
-    counts = counts[max(0, counts.index(micro) - 1) :]
-    shown = sorted({round(i * (len(counts) - 1) / (MOST_ROWS - 1)) for i in range(MOST_ROWS)} | {counts.index(micro)})
     can_recompute = planner.can_checkpoint and not planner.is_checkpointed and planner.has_formula
 
     def row(count: int, error: float, **settings: Any) -> dict[str, Any]:
@@ -40,10 +33,22 @@ def micro_batches(
         return {"memory": plan.total_memory, "fits": fits, "seconds_per_step": seconds(plan)}
 
     rows = []
-    for count in (counts[index] for index in shown):
+    for count in shown_counts(share, micro):
         own = {"micro_batch": count} | row(count, 0.0 if count == micro else advice.SCALED)
         rows.append(own | ({"recomputed": row(count, advice.NEAR, checkpointed=True)} if can_recompute else {}))
     return rows
+
+
+def shown_counts(share: int, micro: int) -> list[int]:
+    """Micro-batches of the table, the largest first: the next one above `micro`, `micro`, and on to 1 the largest that is at most half
+    of the one before; all divide the `share` of a process. Of a power of two these are all smaller ones."""
+    from inrflow_core.config.training import divisors
+
+    counts = sorted(divisors(share), reverse=True)
+    shown = counts[max(0, counts.index(micro) - 1) : counts.index(micro) + 1]
+    while shown[-1] > 1:
+        shown.append(next(count for count in counts if 2 * count <= shown[-1]))
+    return shown
 
 
 def show_micro_batches(rows: Sequence[dict[str, Any]]) -> None:

@@ -282,11 +282,16 @@ def _words(run: RunPlan, stage: StagePlan, cost: Mapping[str, Any]) -> list[str]
     step = format_duration(seconds) if seconds >= 10 else f"{seconds:.3g} s"
     what = "run" if len(run.stages) == 1 else "stage"
     processor = "GPU" if stage.planner.world.device.type == "cuda" else "processor"
+    needed = (
+        ""
+        if gpu is None
+        else f"; {_hours(cost['needed_gpu_hours'])} by the FLOPs needed alone, which `inrflow presets` counts in bf16"
+    )
     return [
         f"on {unit} in {precision}, micro-batches of {stage.micro}, ZeRO stage {settings.zero_stage}",
         f"a step takes {least}{step} ({per_second:,.3g} sets/s), {settings.steps:,} steps of {settings.batch} sets "
         f"{format_duration(seconds * settings.steps)}: {how}",
-        f"the {what} sees {cost['samples']:,} sets and costs {_hours(cost['gpu_hours'])} {processor}-hours",
+        f"the {what} sees {cost['samples']:,} sets and costs {_hours(cost['gpu_hours'])} {processor}-hours{needed}",
         _checkpoints(stage.plan),
     ]
 
@@ -308,7 +313,10 @@ def _precomputed(run: RunPlan) -> str:
 
 
 def _cost(run: RunPlan, stage: StagePlan) -> dict[str, Any]:
-    """Seconds and hours of a stage, and what they are computed from; both are None if its FLOPs are unknown."""
+    """Seconds and hours of a stage, and what they are computed from; both are None if its FLOPs are unknown.
+
+    `gpu_hours` are of what a step executes, `needed_gpu_hours` of the FLOPs needed alone: without recomputation and updates.
+    """
     settings, plan, gpu = stage.settings, stage.plan, run.gpu
     world, precision = stage.planner.world, stage.planner.precision
     rate = _measured_rate(world.device, precision) if gpu is None else gpu.rate(precision)
@@ -324,6 +332,7 @@ def _cost(run: RunPlan, stage: StagePlan) -> dict[str, Any]:
         "steps": settings.steps,
         "samples": settings.steps * settings.batch,
         "gpu_hours": None if plan.problem else seconds * settings.steps * world.size / 3600,
+        "needed_gpu_hours": None if plan.problem else plan.total_flops * settings.steps / rate / 3600,
     }
 
 
@@ -339,11 +348,15 @@ def _seconds(run: RunPlan, planner: Planner, plan: Plan) -> float:
 
 def _total(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Steps, samples and hours of all stages; hours are None if those of a stage are."""
-    hours = [cost["gpu_hours"] for cost in costs]
+
+    def hours(name: str) -> float | None:
+        each = [cost[name] for cost in costs]
+        return None if None in each else sum(each)
+
     return {
         "steps": sum(cost["steps"] for cost in costs),
         "samples": sum(cost["samples"] for cost in costs),
-        "gpu_hours": None if None in hours else sum(hours),
+        **{name: hours(name) for name in ("gpu_hours", "needed_gpu_hours")},
     }
 
 

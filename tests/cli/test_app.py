@@ -258,7 +258,7 @@ def test_help_at_80_columns_shows_names_of_values_whole(
         command = command.get_command(typer.Context(command), word)
     for one in command.params:
         assert one.metavar is not None and (one.metavar in shown), one.name
-    assert not re.search(r"<(int|float|bool)|9223372036854775807|\{", shown)
+    assert not re.search(r"<[a-zA-Z]|9223372036854775807|\{", shown)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,22 @@ def test_the_table_lists_every_preset_without_torch():
     assert all(name in done.stderr for name in preset.names())
 
 
+def test_a_plan_for_the_gpu_of_the_table_says_its_hours_beside_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert app.run(["presets", "solids-demo", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["gpu_hours"]
+    assert (
+        app.run(
+            ["train", "--preset", "solids-demo", "--dry-run", "--plan-for", "h200", "--precision", "bf16", "--json"]
+        )
+        == 0
+    )
+    out, text = capsys.readouterr()
+    plan = json.loads(out)
+    assert plan["needed_gpu_hours"] == pytest.approx(listed, rel=1e-5) and plan["gpu_hours"] > listed
+    assert f"; {listed:.3g} by the FLOPs needed alone, which `inrflow presets` counts in bf16" in text
+
+
 def test_a_preset_is_described_with_its_figures_and_the_commands_that_train_it(capsys):
     assert app.run(["presets", "imagenet128-xl", "--json"]) == 0
     out, text = capsys.readouterr()

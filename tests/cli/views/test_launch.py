@@ -64,6 +64,20 @@ def test_other_micro_batches_are_those_of_a_plan_and_recomputation_takes_less_me
     assert launch.micro_batches(planner, 8, None, lambda plan: 1.0)[0]["fits"] is None
 
 
+@pytest.mark.parametrize(
+    ("share", "micro", "counts"),
+    [
+        (64, 64, [64, 32, 16, 8, 4, 2, 1]),
+        (512, 128, [256, 128, 64, 32, 16, 8, 4, 2, 1]),
+        (1000, 500, [1000, 500, 250, 125, 50, 25, 10, 5, 2, 1]),
+        (7, 1, [7, 1]),
+        (1, 1, [1]),
+    ],
+)
+def test_the_table_has_every_smaller_power_of_two_or_the_next_divisor_below_half(share, micro, counts):
+    assert launch.shown_counts(share, micro) == counts
+
+
 @pytest.mark.slow
 def test_the_line_for_torchrun_trains_on_every_process(tmp_path):
     scripts = Path(sys.executable).parent

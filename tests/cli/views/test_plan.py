@@ -45,6 +45,7 @@ def test_a_run_is_planned_for_gpus_that_are_elsewhere_without_data(run, tmp_path
     products = sum(estimate["executed"].values()) / 4 / estimate["rate"]
     assert estimate["seconds_per_step"] == pytest.approx(products + estimate["update_bytes"] / 4.8e12)
     assert estimate["gpu_hours"] == pytest.approx(estimate["seconds_per_step"] * 10 * 4 / 3600)
+    assert estimate["needed_gpu_hours"] == pytest.approx(sum(estimate["flops"].values()) * 10 / estimate["rate"] / 3600)
     assert estimate["samples"] == 160 and set(estimate["stages"]) == {"0", "1", "2", "3"}
     assert not (tmp_path / "runs").exists()
 
