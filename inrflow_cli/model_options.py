@@ -11,7 +11,7 @@ import typer
 
 from inrflow_cli import console
 from inrflow_cli.options import complete_models
-from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.errors import InrflowError, MissingError, UsageError
 
 if TYPE_CHECKING:
     from inrflow_core.fields import Size
@@ -49,6 +49,21 @@ def source_of(run: Path | None, model: str | None) -> Path | None:
     if run is not None:
         raise UsageError("`--run` and `--model` exclude each other", hint="give one of them")
     return shipped.weights_file(model)
+
+
+def domain_of(source: Path | None) -> str | None:
+    """The domain of a run or a weights file, read without its weights; None where it is not known before the model is loaded."""
+    from inrflow_core import models
+    from inrflow_core.runs.run import find_source, open_run
+
+    if source is None:
+        return None
+    source = find_source(source)
+    try:
+        preset = models.read_metadata(source)[0] if source.is_file() else open_run(source).preset
+    except InrflowError:
+        return None
+    return preset.domain.name
 
 
 def open_model(
@@ -150,6 +165,15 @@ def guide_weights(guide: Path | None) -> Path | None:
     if note is not None:
         console.warn(f"the guide: {note}")
     return weights
+
+
+def note_label(model: Model, label: str | None) -> None:
+    """Say which classes the numbers of `--label` are, where classes have names."""
+    from inrflow_core.sampling.sample import note_on_label
+
+    note = note_on_label(model, label)
+    if note is not None:
+        console.warn(note)
 
 
 def warn_of_depths(model: Model, size: Size) -> None:

@@ -97,6 +97,8 @@ def export(
     Clouds become .obj, .glb and .stl by surface reconstruction. Several clouds, or proteins of several sequences, become
     numbered files.
     """
+    from inrflow_core.sample_files import item_selection, writer
+
     format_options = {
         "is_text": ascii or None,
         "has_normals": normals or None,
@@ -115,6 +117,7 @@ def export(
             write = _weights if out.suffix == ".safetensors" else _graphs
             answer = write(source, out, ema=ema, step=parse_checkpoint(checkpoint), overwrite=overwrite)
     else:
+        writer.check_suffix(out, lambda: item_selection.domain_of(source))
         _refuse(out, {"--ema": ema, "--checkpoint": checkpoint})
         answer = _samples(source, out, format_options, items=items, split=split, is_raw=raw, overwrite=overwrite)
     console.print_json(answer, as_json=json)

@@ -13,7 +13,9 @@ from inrflow_cli.model_options import (
     Ema,
     GuideRun,
     ShippedModel,
+    domain_of,
     guide_weights,
+    note_label,
     open_model,
     source_of,
     warn_of_depths,
@@ -157,6 +159,7 @@ def sample(
     target = _target(out, form, fasta, workers)
     _check_cameras(sizes, target)
     if target == out:
+        writer.check_suffix(out, lambda: domain_of(run), has_shards=True)
         is_shard = out.suffix.lower() == writer.SHARD  # a finished one is compared with the request
         writer.check(out, len(selected), overwrite=overwrite or is_shard)
     model, source = open_model(
@@ -176,6 +179,7 @@ def sample(
     )
     _check_protein(model, target, save_field)
     request = SampleRequest(selected, resolve_labels(model, selected, label), size, parse_window(window), chunk, batch)
+    note_label(model, label)
     output_path = out if fasta is None else target
     job = SampleJob(source, output_path, request, {}, settings, guide_weights(guide_run), device, threads, compile)
     written = sample_to_files(

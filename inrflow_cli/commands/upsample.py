@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inrflow_cli import console
-from inrflow_cli.model_options import Checkpoint, Ema, ShippedModel, open_model, source_of, warn_of_depths
+from inrflow_cli.model_options import (
+    Checkpoint,
+    Ema,
+    ShippedModel,
+    domain_of,
+    note_label,
+    open_model,
+    source_of,
+    warn_of_depths,
+)
 from inrflow_cli.options import (
     Azimuth,
     Chunk,
@@ -50,7 +59,9 @@ from inrflow_cli.options import (
 if TYPE_CHECKING:
     from inrflow_core.fields import Field
     from inrflow_core.models import Model
+    from inrflow_core.sampling.request import SizeOptions
     from inrflow_core.sampling.sharded import SampleJob
+    from inrflow_core.sampling.upsample import Upsampling
 
 HINT_CAMERA = "name a photo, or leave it out: `--azimuth`, `--elevation`, `--distance` and `--fov` are of the views"
 HINT = "leave it out, or leave the file out to draw new samples with `--seed`"
@@ -112,11 +123,11 @@ def upsample(
 ) -> None:
     """Evaluate samples or input files at a higher resolution.
 
-    Without FILE: the samples that `inrflow sample --seed` draws. An image or a point cloud FILE is inverted first: its
-    noise is found by solving the ODE backwards. A .safetensors FILE is a field that `--save-field`
-    saved. Several FILEs need a folder as OUT.
+    Without FILE: the samples that `inrflow sample --seed` draws. An image or a point cloud FILE is inverted first: its noise
+    is found by solving the ODE backwards. A .safetensors FILE is a field of `--save-field`. Several FILEs need a folder as OUT.
     """
     from inrflow_core.fields import Camera
+    from inrflow_core.sample_files import writer
     from inrflow_core.sampling import optimize, upsample
     from inrflow_core.sampling.request import (
         SampleRequest,
@@ -128,6 +139,8 @@ def upsample(
     from inrflow_core.sampling.sharded import SampleJob
 
     *files, out = paths
+    if len(files) < 2:
+        writer.check_suffix(out, lambda: domain_of(source_of(run, shipped_model)))
     targets = upsample.output_paths(files, out, num, overwrite=overwrite)
     check_field_path(save_field)
     new = {"--num": None if num == 1 else num, "--seed": seed or None, "--guidance": guidance, "--sampler": sampler}
@@ -141,13 +154,10 @@ def upsample(
         run_only |= {"--model": shipped_model, "--noise": noise, "--compile": compile or None}
         run_only |= {"--save-field": save_field, "--camera": file_camera}
         reject_options(new | run_only, "does not apply to a saved field", HINT)
-        model, field = _load_field(files[0], device, threads)
-        upsampling = replace(upsampling, size=choose_size(model.domain, sizes, out.suffix, model.frame_rate))
-        warn_of_depths(model, upsampling.size)
-        written = upsample.upsample_saved_field(
-            model, field, files[0], out, upsampling, overwrite=overwrite, reporter=console.reporter()
+        loaded = _load_field(files[0], device, threads)
+        console.print_json(
+            _upsample_field(*loaded, files[0], out, upsampling, sizes, overwrite=overwrite), as_json=json
         )
-        console.print_json({"out": [str(path) for path in written], "field": str(files[0])}, as_json=json)
         return
     domains = domains_of_files(files) if files else domains_of_options(sizes, upsampling.window)
     model, weights = open_model(
@@ -157,6 +167,7 @@ def upsample(
     upsample.check_model(model, has_files=bool(files))
     upsampling = replace(upsampling, size=choose_size(model.domain, sizes, targets[0].suffix, model.frame_rate))
     warn_of_depths(model, upsampling.size)
+    note_label(model, label)
     if files:
         reject_options(new, "does not apply to an input file, which Heun's method inverts without guidance", HINT)
         model = replace(model, method=optimize.compile_network(model.method)) if compile else model
@@ -181,6 +192,21 @@ def _load_field(file: Path, device: str | None, threads: int | None) -> tuple[Mo
     if threads is not None:
         torch.set_num_threads(threads)
     return sample.load_field(file, distributed.process_device(device))
+
+
+def _upsample_field(
+    model: Model, field: Field, file: Path, out: Path, upsampling: Upsampling, sizes: SizeOptions, *, overwrite: bool
+) -> dict[str, Any]:
+    """Evaluate the saved field of a file, and write the result."""
+    from inrflow_core.sampling.request import choose_size
+    from inrflow_core.sampling.upsample import upsample_saved_field
+
+    upsampling = replace(upsampling, size=choose_size(model.domain, sizes, out.suffix, model.frame_rate))
+    warn_of_depths(model, upsampling.size)
+    written = upsample_saved_field(
+        model, field, file, out, upsampling, overwrite=overwrite, reporter=console.reporter()
+    )
+    return {"out": [str(path) for path in written], "field": str(file)}
 
 
 def _sample(

@@ -374,4 +374,7 @@ def load_model(target: EvaluatedModel, work: SamplingWork) -> Model:
     note = sample.note_on_average(model.preset, model.metadata)
     if note is not None:
         work.reporter.warn(f"`{target.name}`: {note}")
+    note = sample.note_on_label(model, work.sampling.label)
+    if note is not None:
+        work.reporter.warn(f"`{target.name}`: {note}")
     return model

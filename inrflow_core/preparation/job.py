@@ -20,6 +20,7 @@ from inrflow_core.preparation import notes
 from inrflow_core.shards import schema
 from inrflow_core.shards.manifest import LeftOut, Manifest, Skipped
 from inrflow_core.storage import typed_json
+from inrflow_core.storage.plain_file import did_you_mean_path
 
 MIN_ITEMS, MAX_ITEMS = 256, 4096
 """Examples of a shard; the shards of a small split may have fewer."""
@@ -94,10 +95,13 @@ def resolve_job(
     """
     name = name.replace("_", "-")
     config = registry.find("datasets", name).Config() if config is None else config
-    parent = Path(os.environ.get("INRFLOW_DATA") or "data")
     resolution = getattr(config, "resolution", None)
     folder = name if resolution is None else f"{name}-{resolution}"
-    return PrepareJob(name, source or parent / name, out or Path("shards") / folder, config, limit)
+    return PrepareJob(name, source or _default_source(name), out or Path("shards") / folder, config, limit)
+
+
+def _default_source(name: str) -> Path:
+    return Path(os.environ.get("INRFLOW_DATA") or "data") / name
 
 
 def scan(job: PrepareJob) -> DatasetIndex:
@@ -107,10 +111,12 @@ def scan(job: PrepareJob) -> DatasetIndex:
         MissingError: the source does not exist, is empty, or has another layout.
     """
     if job.dataset.NEEDS_SOURCE and not job.source.exists():
+        reads = f"docs/data-sets.md says what `inrflow prepare {job.name}` reads{home_hint(job.name)}"
+        is_default = job.source == _default_source(job.name)
+        what = "put the data set there, or name its place with `--source DIR`" if is_default else "check `--source`"
         raise MissingError(
             f"no data for `{job.name}`: `{job.source}` does not exist",
-            hint=f"put the data set there, or name its place with `--source DIR`; docs/data-sets.md says what "
-            f"`inrflow prepare {job.name}` reads{home_hint(job.name)}",
+            hint=f"{what}; {reads}" if is_default else did_you_mean_path(job.source, f"{what}; {reads}"),
         )
     try:
         plan = job.dataset.scan(job.source, job.config)

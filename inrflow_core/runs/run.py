@@ -25,7 +25,7 @@ from inrflow_core.runs.checkpoint_manifest import (
     weights_name,
 )
 from inrflow_core.storage import typed_json
-from inrflow_core.storage.plain_file import open_plain_file
+from inrflow_core.storage.plain_file import did_you_mean_path, open_plain_file
 
 UnreadableRunError = Callable[[Path, InrflowError], None]
 """Called with a run's folder and what is wrong with it."""
@@ -287,7 +287,8 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
         _check_weights(source, ema, step)
         return source
     if not source.is_dir():
-        hint = "give a run folder or a .safetensors file; `inrflow runs` lists the runs"
+        hint = did_you_mean_path(source, "give a run folder or a .safetensors file; `inrflow runs` lists the runs")
+        hint = did_you_mean_path(runs_dir() / source, hint) if len(source.parts) == 1 else hint
         with open_plain_file(source, hint=hint):  # says what else it is
             raise MissingError(f"`{source}` does not exist", hint=hint)
     is_itself = is_checkpoint(source) and not (source / "preset.toml").is_file()
@@ -331,5 +332,4 @@ def _check_step(source: Path, stored: Any, step: Step) -> None:
 
 def _one_weights_hint(option: str, source: Path) -> str:
     """What to do where a source has other weights than an option requests: a model that comes with inrflow has no run."""
-    is_shipped = shipped.title_of(source) != str(source)
-    return f"leave {option} out" + ("" if is_shipped else ", or name the run's folder")
+    return f"leave {option} out" + ("" if shipped.is_shipped(source) else ", or name the run's folder")

@@ -33,16 +33,17 @@ def weights_file(name: str) -> Path:
 
 def option_of(source: Path) -> str:
     """How a command names a model: `--model NAME` for the weights of one that comes with inrflow, else `--run SOURCE`."""
-    return _option(source) or f"--run {shlex.quote(str(source))}"
+    return f"--model {source.stem}" if is_shipped(source) else f"--run {shlex.quote(str(source))}"
 
 
 def title_of(source: Path) -> str:
-    """What messages call a run or a weights file: `--model NAME` for one that comes with inrflow, else its path."""
-    return _option(source) or str(source)
+    """What messages call a run or a weights file: the name of a model that comes with inrflow, else its path."""
+    return source.stem if is_shipped(source) else str(source)
 
 
-def _option(source: Path) -> str | None:
-    return f"--model {source.stem}" if source.parent == FOLDER and source.suffix == SUFFIX else None
+def is_shipped(source: Path) -> bool:
+    """Whether a weights file is of a model that comes with inrflow."""
+    return source.parent == FOLDER and source.suffix == SUFFIX
 
 
 def card(name: str) -> str:

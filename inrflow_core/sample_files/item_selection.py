@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from inrflow_core import __version__, models
+from inrflow_core import __version__
 from inrflow_core.domains._contract import array_domains, domain_class
-from inrflow_core.errors import IntegrityError, MissingError, UsageError
+from inrflow_core.errors import InrflowError, IntegrityError, MissingError, UsageError
 from inrflow_core.formats import npz
 from inrflow_core.geometry import ply_reader, point_clouds
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
-from inrflow_core.sample_files.readers import domain_of_file, open_collection
+from inrflow_core.sample_files.readers import domain_of_file, holds_no_samples, open_collection
 from inrflow_core.sets import CAMERA
 from inrflow_core.shards import batch, manifest, shard_dataset
 from inrflow_core.shards.batch import ALL, ConditionSelection
 from inrflow_core.shards.schema import frame_rate
+from inrflow_core.storage.plain_file import did_you_mean_path
 
 FIRST = 16
 """Number of items by default."""
@@ -72,10 +73,9 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
     if source.suffix.lower() == ".h5" or (source.is_dir() and (source / manifest.NAME).is_file()):
         return _from_shards(source, split, items, is_raw=is_raw)
     if not source.exists():
-        raise MissingError(f"`{source}` does not exist", hint=HINT)
+        raise MissingError(f"`{source}` does not exist", hint=did_you_mean_path(source, HINT))
     if source.suffix not in (".npz", ".ply") and not structure_reader.is_structure(source.name):
-        what, use = models.content_of(source) or ("", HINT)
-        raise UsageError(f"`{source}` holds {what and f'{what}, '}no samples", hint=use)
+        raise holds_no_samples(source, HINT)
     for name, is_set in (("--split", split is not None), ("--raw", is_raw)):
         if is_set:
             raise UsageError(f"`{source}` is not a folder of shards, so `{name}` does not apply", hint="leave it out")
@@ -91,6 +91,15 @@ def _read(source: Path, split: str | None, items: str | None, *, is_raw: bool) -
         return Samples(proteins.structures(indices), domain.NAME, origin, facts, proteins.count)
     points = ply_reader.read_in_place(source)
     return Samples(points[None], domain.NAME, _origin({"file": source.name}), [{}], 1)
+
+
+def domain_of(source: Path) -> str | None:
+    """The domain of shards or of a file of samples; None of what is neither, or cannot be read."""
+    try:
+        return open_collection(source).domain
+    except InrflowError:
+        found = domain_of_file(source) if source.suffix == ".ply" and source.is_file() else None
+        return None if found is None else found.NAME
 
 
 def parse_indices(items: str | None, total: int) -> list[int]:

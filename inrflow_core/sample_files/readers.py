@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from inrflow_core import models
 from inrflow_core.domains._contract import ArrayFiles, DomainClass, array_domains, domain_class, domain_classes
 from inrflow_core.errors import IntegrityError, MissingError, UsageError, did_you_mean
 from inrflow_core.formats import npz
+from inrflow_core.geometry import cloud_files
+from inrflow_core.mesh_files import reading
 from inrflow_core.proteins import structure_reader
 from inrflow_core.proteins.structure import Structure
 from inrflow_core.sample_files.collection import (
@@ -23,6 +26,7 @@ from inrflow_core.sample_files.collection import (
 )
 from inrflow_core.shards import manifest, shard_dataset
 from inrflow_core.storage import plain_file, source_files
+from inrflow_core.visualization import image_io, video_io
 
 UNKNOWN_NORMALIZATION = {"kind": "unknown"}
 """Normalization of clouds that `inrflow sample` wrote as .npz or .ply: unlike shards, these do not record it."""
@@ -31,6 +35,14 @@ KINDS = (
     "a folder of shards, an .h5, .npz or .npy file of samples, or a folder of images, of .ply or .npy clouds, "
     "or of .pdb, .cif or .bcif structures"
 )
+
+OTHER_KINDS = {
+    "an animation or a video": video_io.SUFFIXES,
+    "an image (of one sample, or a sheet of several)": (*image_io.SUFFIXES, *image_io.FOREIGN_SUFFIXES),
+    "one point cloud": tuple(suffix for suffix in cloud_files.SUFFIXES if suffix not in (".npy", ".npz")),
+    "a mesh": reading.SUFFIXES,
+}
+"""Files that are not of samples, by their suffixes; `.ply` is called a cloud."""
 
 
 def open_collection(
@@ -48,7 +60,7 @@ def open_collection(
     if source.suffix.lower() == ".h5" or (source / manifest.NAME).is_file():
         return _from_shards(source, split, prefer)
     if not source.exists():
-        raise MissingError(f"`{source}` does not exist", hint=f"give {KINDS}")
+        raise MissingError(f"`{source}` does not exist", hint=plain_file.did_you_mean_path(source, f"give {KINDS}"))
     if split is not None:
         raise UsageError(f"`{source}` is not a folder of shards, so it has no split `{split}`", hint="leave it out")
     if source.is_dir():
@@ -57,7 +69,18 @@ def open_collection(
         return structures_in(source, [(source.name, source)], domain.NAME, all_models=all_models)
     if source.suffix.lower() in (".npz", ".npy"):
         return _from_array(source)
-    raise UsageError(f"`{source}` holds no samples", hint=f"give {KINDS}")
+    raise holds_no_samples(source, f"give {KINDS}")
+
+
+def holds_no_samples(source: Path, allowed: str) -> UsageError:
+    """The error for a file that is not of samples: what it is, as far as its name says it, and what is `allowed`."""
+    if (content := models.content_of(source)) is not None:
+        return UsageError(f"`{source}` holds {content[0]}, no samples", hint=content[1])
+    suffix, hint = source.suffix.lower(), f"{allowed}; `inrflow sample out.h5` writes samples for it"
+    kind = next((kind for kind, suffixes in OTHER_KINDS.items() if suffix in suffixes), None)
+    if kind is None:
+        return UsageError(f"`{source}` holds no samples", hint=hint)
+    return UsageError(f"`{source}` is {kind}, not a file of samples", hint=hint)
 
 
 def split_names(source: Path) -> list[str]:

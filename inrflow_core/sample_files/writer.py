@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -72,6 +72,15 @@ def options(module: ModuleType) -> set[str]:
     }
 
 
+def check_suffix(path: Path, find_domain: Callable[[], str | None], *, has_shards: bool = False) -> None:
+    """Raise UsageError where no format has the suffix of an output; the hint lists those of the domain that `find_domain` returns.
+
+    It is called only then; None is any domain. With `has_shards` the output can also be a shard.
+    """
+    if path.suffix.lower() != SHARD and not any(format_suffix(path) in module.SUFFIXES for module in _formats()):
+        raise _no_format(path, find_domain(), has_shards=has_shards)
+
+
 def domains_for(path: Path) -> tuple[str, ...]:
     """The domains whose samples a file of that suffix can hold.
 
@@ -95,9 +104,10 @@ def holds_views(path: Path) -> bool:
 
 
 def suffixes(domain: str | None = None) -> list[str]:
-    """Suffixes of files of samples, of one domain or of all, shards included."""
+    """Suffixes of files of samples, of one domain or of all, shards included where the domain's samples have them."""
     suffixes = {s for module in _formats() if domain is None or _writes(module, domain) for s in module.SUFFIXES}
-    return [*sorted(suffixes), SHARD]
+    has_shards = domain is None or not domain_class(domain).MAKES_STRUCTURES
+    return [*sorted(suffixes), *([SHARD] if has_shards else [])]
 
 
 def files(path: Path, count: int) -> list[Path]:
@@ -224,11 +234,11 @@ def _formats() -> list[ModuleType]:
     return list(registry.parts("formats").values())
 
 
-def _no_format(path: Path, domain: str | None) -> UsageError:
+def _no_format(path: Path, domain: str | None, *, has_shards: bool = False) -> UsageError:
     suffix = path.suffix or format_suffix(path)
     what = f"`{suffix}` files" if suffix else f"`{path}`, which has no suffix"
     of = "" if domain is None else f" of the domain `{domain}`"
-    choices = ", ".join(f"`{suffix}`" for suffix in suffixes(domain) if domain is None or suffix != SHARD)
+    choices = ", ".join(f"`{suffix}`" for suffix in suffixes(domain) if has_shards or suffix != SHARD)
     return UsageError(f"no format{of} writes {what}", hint=f"give a name that ends in one of {choices}")
 
 

@@ -56,8 +56,9 @@ def read_input(model: Model, path: str | Path, camera: Camera | None = None) -> 
     """
     domain, path = model.domain, Path(path)
     if not path.is_file() and not (path.is_dir() and isinstance(domain, HasFrames)):
-        with plain_file.open_plain_file(path, hint=READ):  # says what else it is
-            raise MissingError(f"`{path}` does not exist", hint=READ)
+        hint = plain_file.did_you_mean_path(path, READ)
+        with plain_file.open_plain_file(path, hint=hint):  # says what else it is
+            raise MissingError(f"`{path}` does not exist", hint=hint)
     if not domain.accepts(path):
         raise UsageError(
             f"the model samples {domain.NOUN}, and `{path}` is not one of them", hint=_input_hint(domain, path)

@@ -104,6 +104,15 @@ def note_on_average(
     return f"after {left:,} steps the EMA of decay {decay:g} still consists to {share:.0%} of the initial weights; {remedy}"
 
 
+def note_on_label(model: Model, requested: str | None) -> str | None:
+    """Which classes the numbers of `--label` are, where classes have names; None where it has no number, or names alone."""
+    names = list(model.metadata.get("classes") or [])
+    words = dict.fromkeys(word.strip() for word in (requested or "").split(","))
+    numbers = [word for word in words if word not in names and word.isascii() and word.isdigit()]
+    known = [f"{word} is the class `{names[int(word)]}`" for word in numbers if int(word) < len(names)]
+    return f"label {', '.join(known)}" if known else None
+
+
 def sample_fields(
     model: Model,
     seeds: Sequence[int],

@@ -119,7 +119,8 @@ def check_model(model: Model, *, has_files: bool) -> None:
     encodes = has_files and getattr(model.preset.method.module, "ENCODES", False)
     if part is None or not part.module.GIVEN_AS or encodes:
         return
-    command = f"`inrflow sample {model.title or '--run RUN'} OUT` with {part.module.OPTION_HINT}"
+    source = "--run RUN" if model.title is None else f"--model {model.title}"
+    command = f"`inrflow sample {source} OUT` with {part.module.OPTION_HINT}"
     hint = f"sample at any size by {command}, or save the field with its `--save-field FILE` and upsample that"
     if model.domain.SIZE_OPTION is None:
         hint = f"a protein has the atoms of its sequence and cannot be refined: use {command}"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from inrflow_core.errors import IntegrityError, MissingError
+
+MOST_NEIGHBORS = 10_000
+"""Names of a folder that are compared with one that does not exist: some tenths of a second."""
 
 
 @contextmanager
@@ -38,6 +43,26 @@ def open_plain_file(path: Path, *, hint: str | None = None) -> Iterator[BinaryIO
         raise IntegrityError(f"`{path}` cannot be read: {error.strerror}", hint=hint) from error
     finally:
         os.close(handle)
+
+
+def did_you_mean_path(path: Path, otherwise: str) -> str:
+    """A hint for a path that does not exist: with the nearest name in the folder of its first absent part, else `otherwise`."""
+    if path.exists():
+        return otherwise
+    absent, rest = path, Path()
+    while not absent.parent.is_dir() and absent.parent != absent:
+        absent, rest = absent.parent, absent.name / rest
+    try:
+        with os.scandir(absent.parent) as entries:
+            names = [entry.name for entry in islice(entries, MOST_NEIGHBORS) if entry.name != absent.name]
+    except OSError:
+        return otherwise
+    folded = [name for name in names if name.casefold() == absent.name.casefold()]
+    near = folded or difflib.get_close_matches(absent.name, names, n=1)
+    if not near:
+        return otherwise
+    whole = absent.with_name(near[0]) / rest
+    return f"did you mean `{whole if whole.exists() else absent.with_name(near[0])}`?"
 
 
 def check_plain_file(path: Path) -> None:

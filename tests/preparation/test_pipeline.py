@@ -344,7 +344,7 @@ def test_an_absent_an_empty_and_a_wrong_source_say_what_was_looked_for(
     make(tmp_path / "raw")
     with pytest.raises(MissingError, match=message) as caught:
         prepare(images(tmp_path / "raw", tmp_path / "s"))
-    assert str(tmp_path / "raw") in caught.value.message and "--source DIR" in (caught.value.hint or "")
+    assert str(tmp_path / "raw") in caught.value.message and "`--source" in (caught.value.hint or "")
     assert not (tmp_path / "s").exists()
 
 

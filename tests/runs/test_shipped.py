@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from inrflow_core import models
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.runs import shipped
 from inrflow_core.runs.run import latest_run, resolve_weights
+from inrflow_core.sampling.labels import resolve_labels
+from inrflow_core.sampling.sample import note_on_label
 from inrflow_core.storage import plain_file, safetensors_file
 from tests import tiny
 from tools import ship_models
@@ -100,26 +103,26 @@ def test_shipped_weights_are_the_average_of_a_run_in_fp16(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        ("sample --model glyphs --checkpoint best a.png", "`--model glyphs` holds step", "leave `--checkpoint` (or"),
-        ("sample --model glyphs --ema 0.5 a.png", "`--model glyphs` holds the EMA of", "leave `--ema` out"),
+        ("sample --model glyphs --checkpoint best a.png", "`glyphs` holds step", "leave `--checkpoint` (or"),
+        ("sample --model glyphs --ema 0.5 a.png", "`glyphs` holds the EMA of", "leave `--ema` out"),
         (
             "sample --model glyphs --sequence GG a.pdb",
-            "`--model glyphs` is not conditioned",
+            "`glyphs` is not conditioned",
             "take `--model proteins`, or",
         ),
         (
             "sample --model solids a.png --sequence GG",
-            "`--model solids` is not conditioned",
+            "`solids` is not conditioned",
             "take `--model proteins`, or",
         ),
         (
             "sample --model objects a.ply",
-            "the model `--model objects` is conditioned on images",
+            "the model `objects` is conditioned on images",
             "add `--image photo.png`",
         ),
         (
             "upsample --model objects a.ply",
-            "`--model objects` is conditioned",
+            "`objects` is conditioned",
             "`inrflow sample --model objects OUT` with",
         ),
         (
@@ -127,10 +130,13 @@ def test_shipped_weights_are_the_average_of_a_run_in_fp16(tmp_path):
             "`b.xyz` is not one of them",
             "or take `--model shapes` or `--model solids`",
         ),
-        ("sample --model solids a.pdb", "`--model solids` samples point clouds", "write one of `.glb`"),
+        ("sample --model glyphs a.jpg", "no format of the domain `image` writes", "in one of `.npz`, `.png`, `.h5`\n"),
+        ("upsample --model glyphs a.jpg", "no format of the domain `image` writes", "in one of `.npz`, `.png`\n"),
+        ("sample --model proteins a.ply", "`proteins` samples proteins", "write one of `.cif`, `.pdb`, `.png`\n"),
+        ("sample --model solids a.pdb", "`solids` samples point clouds", "write one of `.glb`"),
     ],
 )
-def test_messages_call_a_model_by_its_option(
+def test_messages_call_a_model_by_its_name(
     words: str,
     message: str,
     hint: str,
@@ -146,7 +152,41 @@ def test_messages_call_a_model_by_its_option(
     assert message in err and hint in err and str(shipped.FOLDER) not in err and "-demo" not in err
 
 
-def test_only_files_in_the_folder_of_models_are_called_by_the_option(tmp_path: Path) -> None:
-    assert shipped.option_of(shipped.weights_file("glyphs")) == shipped.title_of(shipped.FOLDER / "glyphs.safetensors")
+@pytest.mark.parametrize(
+    ("label", "note"),
+    [
+        ("7", "note: label 7 is the class `H`\n"),
+        ("R, 7,0,7", "note: label 7 is the class `H`, 0 is the class `A`\n"),
+        ("R", ""),
+        ("all", ""),
+        (None, ""),
+    ],
+)
+def test_a_number_of_a_class_that_has_a_name_is_noted(
+    label: str | None,
+    note: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    console.stderr.cache_clear()
+    options = ["--model", "glyphs", "--steps", "1", *([] if label is None else ["--label", label])]
+    for command in ("sample", "upsample"):
+        assert run([command, *options, f"{command}.png"]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines(keepends=True) if line.startswith("note: label")]
+        assert "".join(lines) == note
+
+
+def test_a_class_whose_name_is_a_number_is_meant_by_its_name(tmp_path: Path) -> None:
+    model = models.load(resolve_weights(shipped.weights_file("glyphs")))
+    swapped = dataclasses.replace(model, metadata={**model.metadata, "classes": ["1", "0", "two"]})
+    assert resolve_labels(swapped, [0, 1, 2], "0,1,2") == [1, 0, 2]
+    assert note_on_label(swapped, "0,1") is None and note_on_label(swapped, "0,2") == "label 2 is the class `two`"
+
+
+def test_only_files_in_the_folder_of_models_are_called_by_their_name(tmp_path: Path) -> None:
+    file = shipped.weights_file("glyphs")
+    assert (shipped.option_of(file), shipped.title_of(file)) == ("--model glyphs", "glyphs")
     own = tmp_path / "glyphs.safetensors"
     assert (shipped.option_of(own), shipped.title_of(own)) == (f"--run {own}", str(own))

@@ -144,7 +144,7 @@ def test_a_run_becomes_one_file_with_the_same_samples(folders, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["solids", "out.jpg"], "2: no format writes `.jpg` files"),
+        (["solids", "out.jpg"], "2: no format of the domain `points` writes `.jpg` files"),
         (["solids", "out.h5"], "2: `export` writes no shards"),
         (["solids", "absent/out.ply"], "2: the folder `absent` does not exist"),
         (["solids", "out.ply", "--items", "20"], "2: there is no item 20: there are 20"),

@@ -24,6 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(parent / "x.npy", np.zeros((5, 3), np.float32))
     np.savez(parent / "x.npz", points=np.zeros((2, 5, 3), np.float32))
     (parent / "x.txt").write_text("0 0 0\n")
+    (parent / "mesh.glb").write_bytes(b"glTF")
     return parent
 
 
@@ -45,6 +46,27 @@ WEIGHTS = "images/checkpoints/00000002/weights.safetensors"
         (f"upsample {WEIGHTS} x.png", f"`inrflow upsample OUT --run {WEIGHTS}`", 4),
         (f"export {WEIGHTS} x.png", "holds weights, no samples hint: sample them with", 2),
         ("sample x.png --run field.safetensors", "holds a saved field, expected weights hint: evaluate it", 4),
+        (
+            "eval --samples out.png --reference x.npz --out scores",
+            "`out.png` is an image (of one sample, or a sheet of several), not a file of samples hint: give a folder of shards",
+            2,
+        ),
+        ("eval --samples x.txt --reference x.npz --out scores", "`x.txt` holds no samples hint: give a folder", 2),
+        ("export out.png new.png", "`inrflow sample out.h5` writes samples for it", 2),
+        ("export mesh.glb new.png", "`mesh.glb` is a mesh, not a file of samples hint: give a folder of shards", 2),
+        ("export clouds.pcd new.png", "`clouds.pcd` does not exist hint: did you mean `clouds`?", 3),
+        ("export ot.png new.png", "`ot.png` does not exist hint: did you mean `out.png`?", 3),
+        (
+            "eval --samples X.npz --reference x.npz --out scores",
+            "`X.npz` does not exist hint: did you mean `x.npz`?",
+            3,
+        ),
+        ("upsample ot.png new.png --run images", "`ot.png` does not exist hint: did you mean `out.png`?", 3),
+        ("sample new.png --run image", "`image` does not exist hint: did you mean `images`?", 3),
+        ("prepare image-folder --source imges", "`imges` does not exist hint: did you mean `images`?", 3),
+        ("prepare clouds --source CLOUDS/checkpoints", "hint: did you mean `clouds/checkpoints`?", 3),
+        ("prepare clouds --source absent", "hint: check `--source`; docs/data-sets.md says what", 3),
+        ("prepare mnist", "hint: put the data set there, or name its place with `--source DIR`; docs/data-sets", 3),
         (
             "upsample x.txt out.ply --run clouds",
             "`x.txt` is not one of them hint: give a cloud (.ply, .npy, .npz, .xyz",
