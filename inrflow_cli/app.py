@@ -188,6 +188,7 @@ def _stop_as_on_ctrl_c() -> None:
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code. Errors that a user can act on are printed; others keep their traceback."""
     arguments = with_present_names(arguments)
+    console.begin()
     console.reserve_stdout("--json" in arguments)
     try:
         code = app(arguments or ["--help"], prog_name="inrflow", standalone_mode=False)

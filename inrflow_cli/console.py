@@ -9,18 +9,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from inrflow_core.runtime.announcement import REPEAT, SLOW, announced
+from inrflow_core.runtime.announcement import REPEAT, Announcement
 from inrflow_core.runtime.progress import Progress as Callback
 from inrflow_core.runtime.progress import Reporter, format_duration
 from inrflow_core.storage import typed_json
@@ -40,10 +39,10 @@ UNBOUNDED = 100_000
 SHORTEST = 0.01
 """Least seconds between two looks at whether a line is due."""
 _stdout_is_reserved = False
-_last_line = -math.inf
-"""When the last line was printed on stderr (`time.monotonic`)."""
-_in_progress: list[Progress] = []
-"""Work whose progress is shown by plain lines, the innermost last."""
+_last_line = time.monotonic()
+"""When the last line was printed on stderr, or the command began (`time.monotonic`)."""
+_in_progress: list[Callable[[], str]] = []
+"""The plain lines of work in progress, that of the innermost last."""
 
 
 class LossyStderr:
@@ -106,6 +105,12 @@ class LossyStdout:
 def stderr() -> Console:
     """The console on stderr, created at the first use."""
     return _console(LossyStderr())
+
+
+def begin() -> None:
+    """A command begins: silence counts from here."""
+    global _last_line
+    _last_line = time.monotonic()
 
 
 def has_begun() -> bool:
@@ -275,26 +280,23 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
             yield state
         return
     state = Progress(total, unit, title, lambda state: None)
-    with _plain_lines(state):
+    with _plain_lines(state.line):
         yield state
     if state.done or not state.total:
         info(state.line())
 
 
 @contextmanager
-def _plain_lines(state: Progress) -> Iterator[None]:
+def _plain_lines(line: Callable[[], str]) -> Iterator[None]:
     """During the work inside, a line whenever stderr had none for `REPEAT` seconds; of nested work the innermost has it."""
-    global _last_line
-    if not _in_progress:
-        _last_line = max(_last_line, time.monotonic() - REPEAT + SLOW)
     has_ended = threading.Event()
 
     def repeat() -> None:
         while not has_ended.wait(max(_last_line + REPEAT - time.monotonic(), SHORTEST)):
-            if _in_progress[-1:] == [state] and time.monotonic() >= _last_line + REPEAT:
-                info(state.line())
+            if _in_progress[-1] is line and time.monotonic() >= _last_line + REPEAT:
+                info(line())
 
-    _in_progress.append(state)
+    _in_progress.append(line)
     thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
@@ -302,7 +304,7 @@ def _plain_lines(state: Progress) -> Iterator[None]:
     finally:
         has_ended.set()
         thread.join()
-        _in_progress.remove(state)
+        _in_progress.remove(line)
 
 
 @contextmanager
@@ -317,9 +319,12 @@ def track(title: str, unit: str, total: int | None = None) -> Iterator[Callback]
         yield report
 
 
-def announce(text: str) -> AbstractContextManager[Callback]:
-    """Lines on stderr if the work inside takes longer than some seconds; it may count its units (`announced`)."""
-    return announced(text, info)
+@contextmanager
+def announce(text: str) -> Iterator[Callback]:
+    """Lines on stderr while the work inside takes long; it may count its units by the callback."""
+    work = Announcement(text)
+    with _plain_lines(work.line):
+        yield work.report
 
 
 def reporter() -> Reporter:

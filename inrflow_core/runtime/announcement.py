@@ -15,43 +15,54 @@ REPEAT = 5.0
 """Most seconds between two lines of long work where no bar shows its progress."""
 
 
+class Announcement:
+    """The lines about some work, which may count its units."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._started = text, time.monotonic()
+        self._counts = (0, 0)
+        self._is_first = True
+
+    def report(self, done: int, total: int) -> None:
+        """Count the units that are done."""
+        self._counts = done, total
+
+    def line(self) -> str:
+        """The text; from the second line on also the units that are done and the time left, or the time so far."""
+        if self._is_first:
+            self._is_first = False
+            return self._text
+        (done, total), seconds = self._counts, time.monotonic() - self._started
+        count = f"{done:,} of {total:,}, " if total else ""
+        left = (
+            f"{format_duration((total - done) / done * seconds)} left" if done else f"{format_duration(seconds)} so far"
+        )
+        return f"{self._text}: {count}{left}"
+
+
 @contextmanager
 def announced(text: str, log: Log | None) -> Iterator[Progress]:
     """Log a text if the work inside takes longer than `SLOW` seconds, and then a line every `REPEAT` seconds; not without `log`.
 
     Yields:
-        A callback for work that counts its units: lines after the first then say how many are done and the time left, the
-        others the time so far.
+        A callback for work that counts its units.
     """
     if log is None:
         yield no_report
         return
-    say, started = log, time.monotonic()
-    counts = (0, 0)
+    say, work = log, Announcement(text)
     has_ended = threading.Event()
 
-    def report(done: int, total: int) -> None:
-        nonlocal counts
-        counts = done, total
-
     def announce() -> None:
-        if has_ended.wait(SLOW):
-            return
-        say(text)
-        while not has_ended.wait(REPEAT):
-            say(f"{text}: {_so_far(*counts, time.monotonic() - started)}")
+        wait = SLOW
+        while not has_ended.wait(wait):
+            say(work.line())
+            wait = REPEAT
 
     thread = threading.Thread(target=announce, daemon=True)
     thread.start()
     try:
-        yield report
+        yield work.report
     finally:
         has_ended.set()
         thread.join()
-
-
-def _so_far(done: int, total: int, seconds: float) -> str:
-    if not total:
-        return f"{format_duration(seconds)} so far"
-    left = f"{format_duration((total - done) / done * seconds)} left" if done else f"{format_duration(seconds)} so far"
-    return f"{done:,} of {total:,}, {left}"

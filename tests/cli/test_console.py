@@ -26,6 +26,7 @@ from inrflow_core.errors import UsageError
 def _fresh_console():
     console.stderr.cache_clear()
     console.reserve_stdout(False)
+    console.begin()
     yield
     console.stderr.cache_clear()
     console.reserve_stdout(False)
@@ -143,7 +144,6 @@ def wait_for_lines(capsys: pytest.CaptureFixture[str], number: int) -> list[str]
 
 
 def test_work_that_reports_nothing_is_never_silent(capsys, monkeypatch):
-    monkeypatch.setattr(console, "SLOW", 0.02)
     monkeypatch.setattr(console, "REPEAT", 0.05)
     with console.progress(10, "files", title="upsampling") as progress:
         lines = wait_for_lines(capsys, 3)
@@ -156,7 +156,6 @@ def test_work_that_reports_nothing_is_never_silent(capsys, monkeypatch):
 
 
 def test_of_nested_work_the_innermost_has_the_lines(capsys, monkeypatch):
-    monkeypatch.setattr(console, "SLOW", 0.02)
     monkeypatch.setattr(console, "REPEAT", 0.05)
     with console.progress(10, "steps", title="training"):
         wait_for_lines(capsys, 1)
@@ -166,6 +165,24 @@ def test_of_nested_work_the_innermost_has_the_lines(capsys, monkeypatch):
         assert set(lines) == {"evaluating: first of 5 images"}
         wait_for_lines(capsys, 1)
         assert wait_for_lines(capsys, 1)[0] == "training: first of 10 steps"
+
+
+def test_announced_work_is_named_and_counts_its_units(capsys, monkeypatch):
+    with console.announce("quick"):
+        pass
+    monkeypatch.setattr(console, "REPEAT", 0.05)
+    with console.announce("writing 64") as report:
+        assert wait_for_lines(capsys, 1)[0] == "writing 64"
+        report(16, 64)
+        wait_for_lines(capsys, 1)
+        line = wait_for_lines(capsys, 1)[0]
+    assert line.startswith("writing 64: 16 of 64, ") and line.endswith(" left")
+
+
+def test_silence_counts_from_the_last_line_and_not_from_the_beginning_of_the_work(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_last_line", time.monotonic() - 2 * console.REPEAT)
+    with console.announce("reading"):
+        assert wait_for_lines(capsys, 1) == ["reading"]
 
 
 def test_the_last_unit_has_one_line(capsys):
