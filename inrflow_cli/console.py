@@ -38,6 +38,8 @@ UNBOUNDED = 100_000
 """Columns of what is not a terminal: more than any table has."""
 SHORTEST = 0.01
 """Least seconds between two looks at whether a line is due."""
+READABLE = 200
+"""Columns up to which a line in a pipe or a file is read well; tables that have another form take it where they are wider."""
 _stdout_is_reserved = False
 _last_line = time.monotonic()
 """When the last line was printed on stderr, or the command began (`time.monotonic`)."""
@@ -204,9 +206,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def fits(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bool:
-    """Whether a table is narrow enough to be printed without broken cells."""
+    """Whether a table is narrow enough to be read: printed without broken cells in a terminal, of at most `READABLE` columns elsewhere."""
     width = results().measure(_table(columns, rows), options=results().options.update(width=UNBOUNDED)).maximum
-    return width <= results().width
+    return width <= (READABLE if results().width == UNBOUNDED else results().width)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

@@ -321,13 +321,13 @@ def _run(job: EvaluationJob, *, is_dry: bool, as_json: bool, form: str | None) -
     with console.announce("reading the samples, the reference and the runs"):
         ready = evaluation.check_job(job)
     _warn_of_guides(job.sweeps)
-    if ready.stored is not None:
-        _show_stored(ready, ready.stored, as_json=as_json, form=form)
-        return
     if is_dry:
         _estimate(ready, as_json=as_json)
         if ready.missing:
             raise typer.Exit(int(Exit.MISSING))
+        return
+    if ready.stored is not None:
+        _show_stored(ready, ready.stored, as_json=as_json, form=form)
         return
     results = evaluation.run_evaluation(ready)
     if results is None:
@@ -377,13 +377,20 @@ def _warn_of_guides(sweeps: Sequence[Sweep]) -> None:
 
 
 def _estimate(ready: CheckedEvaluationJob, *, as_json: bool) -> None:
-    """Print what would be done and the time that it takes."""
+    """Print what would be done and the time that it takes: nothing where the evaluation is finished."""
     from inrflow_core.evaluation import job as evaluation
 
-    with console.announce("timing the work on a few items"):
-        rows = evaluation.estimate_cost(ready)
+    is_finished, rows = ready.stored is not None, []
+    if is_finished:
+        console.result(f"`{ready.job.out}` is finished with these settings: without `--dry-run` its scores are printed")
+    else:
+        with console.announce("timing the work on a few items"):
+            rows = evaluation.estimate_cost(ready)
     total = sum(seconds for _, seconds in rows)
-    console.table(("work", "about"), [(what, format_duration(seconds)) for what, seconds in (*rows, ("all", total))])
+    if rows:
+        lines = [(what, format_duration(seconds)) for what, seconds in (*rows, ("all", total))]
+        console.table(("work", "about"), lines)
     evaluation.warn_of_missing(ready)
-    answer = {"metrics": [metric.full for metric in ready.metrics], "missing": list(ready.missing), "seconds": total}
+    metrics = [metric.full for metric in ready.metrics]
+    answer = {"metrics": metrics, "missing": list(ready.missing), "seconds": total, "is_finished": is_finished}
     console.print_json(answer, as_json=as_json)

@@ -181,7 +181,7 @@ def _plain(value: Entry | Verified) -> dict[str, Any]:
 
 
 def _show(entries: Sequence[Entry], folder: Path) -> None:
-    """The table of all weights; in a narrow terminal without pages and licenses."""
+    """The table of all weights, in a narrow terminal without pages and licenses; elsewhere, where it is too wide, two lines for each."""
     columns = {
         "weights": lambda entry: entry.name,
         "used for": lambda entry: entry.use,
@@ -193,7 +193,13 @@ def _show(entries: Sequence[Entry], folder: Path) -> None:
     }
     if console.results().width < WIDE:
         del columns["page"], columns["license"], columns["looked for"]
-    console.table(tuple(columns), [tuple(cell(entry) for cell in columns.values()) for entry in entries])
+    rows = [tuple(cell(entry) for cell in columns.values()) for entry in entries]
+    if console.results().is_terminal or console.fits(tuple(columns), rows):
+        console.table(tuple(columns), rows)
+    else:
+        for name, use, looked_for, state, digest, page, license in rows:
+            known = "" if digest == "-" else f", sha256 {digest}"
+            console.result(f"{name}: {use}; {looked_for}, {state}{known}\n  {page}, {license}")
     console.info(
         f"feature networks are looked for in `{folder}`; `inrflow weights list NAME` says where to get one, with digest, page and "
         "license"

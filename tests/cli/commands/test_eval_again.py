@@ -59,10 +59,21 @@ def test_the_same_command_prints_the_stored_scores_and_computes_nothing(capsys):
     assert json.loads(shown.out) == {"out": "out", **json.loads(Path("out/metrics.json").read_text())}
     assert "was finished before with the same settings" in shown.err and "`--overwrite` measures" in shown.err
     assert "sampling" not in shown.err and "samples/s" in shown.err
-    assert again("--batch", "3", "--workers", "1", "--dry-run", "--device", "cpu") == 0
+    assert again("--batch", "3", "--workers", "1", "--device", "cpu") == 0
     table = capsys.readouterr().out
     assert "FID" in table and "KID" in table and table.count("run") == 1
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*") if path.is_file()} == files
+
+
+def test_a_dry_run_prints_the_plan_and_whether_it_is_finished(capsys):
+    assert again("--dry-run", "--json") == 0
+    shown = capsys.readouterr()
+    plan = {"metrics": ["fid:random", "kid:random"], "missing": [], "seconds": 0, "is_finished": True}
+    assert json.loads(shown.out) == plan
+    assert "`out` is finished with these settings" in shown.err and "FID" not in shown.err
+    assert again("--dry-run", "--json", "--overwrite") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["metrics"] == ["fid:random", "kid:random"] and plan["seconds"] > 0 and not plan["is_finished"]
 
 
 def test_the_table_is_the_one_that_the_evaluation_printed(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from dataclasses import replace
@@ -46,6 +47,21 @@ def answered(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict
     code = run(["weights", *words, "--json"])
     out, said = capsys.readouterr()
     return code, json.loads(out), " ".join(said.split())
+
+
+@pytest.mark.parametrize(("columns", "lines", "width"), [(None, 2, 200), ("80", 1, 80), ("400", 1, 400)])
+def test_the_list_is_readable_in_a_pipe(columns, lines, width, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert run(["weights", "list"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
+    for entry in inventory.entries():
+        start = next(i for i, line in enumerate(out.splitlines()) if re.match(rf" ?{entry.name}[: ]", line))
+        text = "\n".join(out.splitlines()[start : start + lines])
+        assert ("there" if entry.is_there else "absent") in text
+        assert columns == "80" or (entry.sources[0].page in text and entry.sources[0].license in text)
 
 
 def test_every_network_with_weights_is_listed_with_use_page_and_license(capsys: pytest.CaptureFixture[str]):
