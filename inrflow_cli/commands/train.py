@@ -142,8 +142,7 @@ def _estimate_time(ready: CheckedTrainJob, *, is_accepted: bool) -> None:
     from inrflow_core.planning import checks
     from inrflow_core.training import time_estimate
 
-    first = ready.existing_run.step or 0 if ready.existing_run else 0
-    counts = time_estimate.remaining_steps(ready.stages, first, ready.last)
+    counts = time_estimate.remaining_steps(ready.stages, ready.done, ready.last)
     rate = cache(lambda precision: checks.measure_rate(ready.world.device, precision))
     seconds = time_estimate.seconds_by_plan(ready.stages, counts, rate, ready.precision, ready.world.size)
     if not sum(counts) or seconds is None:

@@ -191,10 +191,11 @@ def _show(entries: Sequence[Entry], folder: Path) -> None:
         "page": lambda entry: entry.sources[0].page,
         "license": lambda entry: entry.sources[0].license,
     }
-    if console.results().width < WIDE:
+    is_narrow = console.results().width < WIDE
+    if is_narrow:
         del columns["page"], columns["license"], columns["looked for"]
     rows = [tuple(cell(entry) for cell in columns.values()) for entry in entries]
-    if console.results().is_terminal or console.fits(tuple(columns), rows):
+    if is_narrow or console.results().is_terminal or console.fits(tuple(columns), rows):
         console.table(tuple(columns), rows)
     else:
         for name, use, looked_for, state, digest, page, license in rows:

@@ -116,12 +116,16 @@ def predict(job: TrainJob, gpu: str | None, processes: int | None, *, command: S
 
 
 def _note_consent(run: RunPlan, costs: Sequence[Mapping[str, Any]]) -> None:
-    """Say that `train` asks for `--yes` on this CPU, where it does."""
+    """Say that `train` asks for `--yes` on this CPU, where it does: for the steps that are left."""
     from inrflow_core.training import time_estimate
 
     if run.gpu is not None or run.largest.planner.world.device.type != "cpu" or not run.is_traced:
         return
-    if sum(cost["seconds_per_step"] * cost["steps"] for cost in costs) > time_estimate.LONG_ON_CPU:
+    counts, ready = [cost["steps"] for cost in costs], run.ready
+    if ready is not None:
+        counts = time_estimate.remaining_steps(ready.stages, ready.done, ready.last)
+    each = zip(costs, counts, strict=True)
+    if sum(cost["seconds_per_step"] * count for cost, count in each) > time_estimate.LONG_ON_CPU:
         console.result("on a CPU that is more than three days, for which `train` asks for `--yes`")
 
 

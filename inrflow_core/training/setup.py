@@ -88,11 +88,15 @@ class CheckedTrainJob:
     """Estimated seconds of the first evaluation without sampling, on the main process."""
 
     @property
+    def done(self) -> int:
+        """The step of the run after which this call begins; 0 for a new one."""
+        return self.existing_run.step or 0 if self.existing_run else 0
+
+    @property
     def last(self) -> int:
         """The step after which this call ends; that of the run where it is beyond `until`."""
         steps = sum(stage.settings.steps for stage in self.stages)
-        done = self.existing_run.step or 0 if self.existing_run else 0
-        return steps if self.job.until is None else max(min(self.job.until, steps), done)
+        return steps if self.job.until is None else max(min(self.job.until, steps), self.done)
 
     @property
     def largest(self) -> StageJob:

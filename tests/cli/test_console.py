@@ -85,7 +85,7 @@ def test_without_a_terminal_a_table_has_its_full_width_and_no_colors(capsys, mon
     console.table(["a", "b"], [cells])
     text = capsys.readouterr().out
     assert any("   ".join(cells) in line for line in text.splitlines()) and "\x1b" not in text
-    assert console.fits(["a", "b"], [cells])
+    assert not console.fits(["a", "b"], [cells]) and console.fits(["a", "b"], [["x" * 90, "y" * 90]])
 
 
 def test_a_table_fits_a_terminal_to_the_column(monkeypatch):

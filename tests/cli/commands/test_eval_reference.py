@@ -107,6 +107,20 @@ def test_the_shards_that_a_training_named_are_the_reference(shards, tmp_path, ca
     assert "does not hold the data that the run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_a_run_is_evaluated_through_a_link(shards, tmp_path, capsys, is_absolute):
+    words = ["--num", "4", "--metrics", "mmd", "--no-copies"]
+    shutil.copytree(shards, "mine")
+    trained_elsewhere(tmp_path / "deep/er/one", shards, str(tmp_path / "mine") if is_absolute else "../../../mine")
+    Path("runs").mkdir()
+    Path("runs/linked").symlink_to("../deep/er/one")
+    Path("latest").symlink_to("deep/er")
+    for source in ("linked", "runs/linked", tmp_path / "runs/linked", "latest/one", "runs/linked/checkpoints/00000002"):
+        assert evaluate("--run", source, *words, "--out", "results", "--overwrite") == 0
+        said = capsys.readouterr().err
+        assert "the reference is the shards that the run was trained on" in said and "mine`" in said
+
+
 def test_runs_of_the_same_shards_under_other_paths_are_evaluated_together(shards, tmp_path, capsys):
     words = ["--num", "4", "--metrics", "mmd", "--no-copies"]
     for name in ("one", "two"):

@@ -60,6 +60,17 @@ def test_shards_that_a_command_names_are_recorded_as_seen_from_the_run(preset, d
         assert json.loads((out / "environment.json").read_text()).get("shards") == recorded
 
 
+def test_a_run_that_is_resumed_without_data_keeps_the_recorded_shards(preset, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "mine")
+    record, copy = Path("run/environment.json"), ["--set", f"data.path={data}"]
+    assert train(preset, "--data", "mine", "--out", "run", "--stop-at-step", 1) == 0
+    assert train(preset, *copy, "--out", "run", "--stop-at-step", 2) == 0
+    assert json.loads(record.read_text())["shards"] == "../mine"
+    assert train(preset, "--data", data, "--out", "run") == 0
+    assert json.loads(record.read_text())["shards"] == str(data) and len(small.losses(Path("run"))) == 3
+
+
 def test_without_out_the_run_is_named_after_its_preset(preset, data, tmp_path, monkeypatch):
     monkeypatch.setenv("INRFLOW_RUNS", str(tmp_path / "all"))
     assert train(preset, "--data", data) == 0
@@ -207,4 +218,9 @@ def test_a_dry_run_mentions_yes_exactly_where_training_asks_for_it(preset, data,
         assert train(preset, *run) == 0
         assert ("asks for `--yes`" in capsys.readouterr().out) == is_mentioned
     assert train(preset, *run, "--plan-for", "h200") == 0
+    assert "--yes" not in capsys.readouterr().out
+    assert train(preset, *run, "--stop-at-step", 80) == 0  # 67 hours
+    assert "--yes" not in capsys.readouterr().out
+    assert train(preset, *run[:-1], "--stop-at-step", 20) == 0
+    assert train(preset, *run) == 0  # of 100 steps 80 are left
     assert "--yes" not in capsys.readouterr().out
