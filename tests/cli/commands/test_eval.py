@@ -242,16 +242,6 @@ def test_every_metric_is_listed_with_its_protocols(capsys):
     assert marked == {name: protocol or "yes" for name, _, protocol in defaults} and marked["fid"] == "random"
 
 
-def test_the_list_of_metrics_is_readable_in_a_pipe(capsys, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert run(["eval", "--list"]) == 0
-    out = capsys.readouterr().out
-    assert "fid: FID, image, lower is better, default: random\n  clean torch-fidelity adm random\n" in out
-    monkeypatch.setenv("COLUMNS", "400")
-    assert run(["eval", "--list"]) == 0
-    assert max(map(len, capsys.readouterr().out.splitlines())) > 200
-
-
 def test_an_option_that_cannot_act_is_refused(folders, tmp_path, capsys):
     np.savez("a.npz", images=IMAGES)
     np.save("clouds.npy", CLOUDS)

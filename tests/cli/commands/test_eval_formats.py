@@ -180,3 +180,13 @@ def test_without_a_run_and_samples_the_newest_run_is_evaluated(files, tmp_path, 
     assert run(["eval", *words, "--out", "out"]) == 0
     assert f"evaluating the latest run, `{tmp_path}/all/mine`" in capsys.readouterr().err
     assert [one["name"] for one in json.loads(Path("out/metrics.json").read_text())["results"]] == ["mine"]
+
+
+def test_the_list_of_metrics_is_readable_in_a_pipe(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert run(["eval", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "fid: FID, image, lower is better, default: random\n  clean torch-fidelity adm random\n" in out
+    monkeypatch.setenv("COLUMNS", "400")
+    assert run(["eval", "--list"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 200
