@@ -1,7 +1,7 @@
 """The functions of a page: each is recorded once, and then evaluated wherever the page looks.
 
-The recorded fields and the loaded models are bounded by bytes. All methods that compute are called by the worker's
-thread alone.
+The recorded fields and the loaded models are bounded by bytes. All methods that need a model are called by the worker's sampling
+thread alone; what needs none (`reads_input`) by any thread.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,6 +56,8 @@ MOST_GRID = 256
 """Points of a mesh's grid along a side."""
 MOST_PIXELS = 1 << 26
 """Pixels of all frames of a clip, or of all views of a turntable."""
+INPUT_MEMORY = 32 << 20
+"""Bytes of input images at training resolutions."""
 SUFFIXES = {"mesh": ".glb", "scene": ".png", "clip": ".npz"}
 """Suffixes of files that hold what a view shows: they decide what a size means."""
 DEFAULT_MEMORY = 1 << 30
@@ -93,6 +96,27 @@ class Recorded:
         return self.options.provenance(guide)
 
 
+class _Recording:
+    """Counts the steps of a recording that is under way; `seconds` is what it took without the callback that each step calls."""
+
+    def __init__(self, selection: Selection, progress: Progress | None) -> None:
+        self.selection, self.steps = selection, (0, 0)
+        self._progress = progress
+        self._started, self._outside = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started - self._outside
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report progress."""
+        self.steps = done, total
+        left = time.perf_counter()
+        if self._progress is not None:
+            self._progress(done, total)  # which may answer other requests
+        self._outside += time.perf_counter() - left
+
+
 class Functions:
     """The functions of some runs, recorded when they are first needed."""
 
@@ -109,6 +133,9 @@ class Functions:
         self.images = DroppedImages(max_side)
         self.first_image: str | None = None
         """The input image of a page whose address names none."""
+        self._recording: _Recording | None = None
+        self._inputs: ByteCache[UInt8[np.ndarray, "R R C"]] = ByteCache(INPUT_MEMORY, lambda pixels: pixels.nbytes)
+        self._reading = threading.Lock()
         self._encoder: tuple[tuple[Path, str], Callable[[Any], Condition]] | None = None
         self._models: ByteCache[tuple[Model, Path]] = ByteCache(memory, lambda loaded: _model_bytes(loaded[0]))
 
@@ -124,6 +151,16 @@ class Functions:
         content = plain_file.read_plain_file(path, dropped_images.MOST_BYTES, hint=image_io.HINT)
         self.first_image = self.images.add(content, is_permanent=True).name
 
+    def is_recorded(self, *selections: Selection) -> bool:
+        """Whether these functions are recorded, so that queries only replay their contexts. Any thread may call it."""
+        return all(selection in self.fields for selection in selections)
+
+    def progress_of(self, selection: Selection) -> tuple[int, int] | None:
+        """Solver steps done and in all of a recording that is under way (evaluations of an inversion, there and back; of an
+        adaptive solver both are the steps done); None of any other. Any thread may call it."""
+        recording = self._recording
+        return recording.steps if recording is not None and recording.selection == selection else None
+
     def record(self, selection: Selection, progress: Progress | None = None) -> Recorded:
         """The recorded function of a selection.
 
@@ -135,12 +172,16 @@ class Functions:
         if recorded is not None:
             return recorded
         model, weights = self._load(selection.run, selection.step, selection.ema)
-        encodes = selection.image is not None and self.runs[selection.run].image_use == "encode"
-        recorded = (self._encode if encodes else self._sample)(model, weights, selection, progress)
+        self._recording = _Recording(selection, progress)
+        try:
+            record = self._encode if self._encodes(selection) else self._sample
+            recorded = record(model, weights, selection, self._recording)
+        finally:
+            self._recording = None
         self.fields.add(selection, recorded)
         return recorded
 
-    def _sample(self, model: Model, weights: Path, selection: Selection, progress: Progress | None) -> Recorded:
+    def _sample(self, model: Model, weights: Path, selection: Selection, recording: _Recording) -> Recorded:
         """A new sample, recorded."""
         labels = resolve_labels(model, [selection.seed], selection.label)
         method_settings = {"guidance": selection.guidance, "guidance_interval": selection.interval}
@@ -154,13 +195,13 @@ class Functions:
             method_settings={name: value for name, value in method_settings.items() if value is not None},
         )
         condition, origin = self._condition(model, weights, selection)
-        started = time.perf_counter()
-        function = sample.sample_fields(model, [selection.seed], labels, options, condition).cache_context(progress)
+        started = recording.seconds
+        function = sample.sample_fields(model, [selection.seed], labels, options, condition).cache_context(recording)
         origin = {**support_cameras.provenance(model), **origin}
-        seconds = time.perf_counter() - started
+        seconds = recording.seconds - started
         return Recorded(model, weights, function, options, labels, seconds, condition, origin, guide_weights)
 
-    def _encode(self, model: Model, weights: Path, selection: Selection, progress: Progress | None) -> Recorded:
+    def _encode(self, model: Model, weights: Path, selection: Selection, recording: _Recording) -> Recorded:
         """The function that reproduces an image, recorded: as `inrflow upsample FILE` finds it."""
         others = [
             name
@@ -174,12 +215,12 @@ class Functions:
                 hint="leave it out, or remove the image",
             )
         label = None if selection.label is None else class_number(model, selection.label)
-        started = time.perf_counter()
+        started = recording.seconds
         with self.images.file(str(selection.image)) as path:
             example = invert.read_input(model, path, selection.camera)
-        function = invert.invert(model, example, label=label, steps=selection.steps, progress=progress)
-        function = function.cache_context(progress)
-        seconds = time.perf_counter() - started
+        function = invert.invert(model, example, label=label, steps=selection.steps, progress=recording)
+        function = function.cache_context(recording)
+        seconds = recording.seconds - started
         error = invert.reconstruction_error(model, example, function)
         origin = {"given": str(selection.image)}
         labels = None if label is None else [label]
@@ -199,18 +240,36 @@ class Functions:
         self, selection: Selection, size: tuple[int, int], window: Window, kind: str, progress: Progress | None = None
     ) -> UInt8[np.ndarray, "H W C"]:
         """The same window of the training grid's pixels, enlarged by `bicubic` interpolation, or as they are (`pixels`); of an
-        image that was encoded those that the model read. `truth` is that image at its own resolution."""
+        image that is encoded those that the model reads. `truth` is that image at its own resolution."""
         self._check_side(max(size))
         if kind == "truth":
             if selection.image is None:
                 raise UsageError("there is no image beside the sample", hint="drop one on the page")
             pixels = self.images.get(selection.image).square
+        elif self.reads_input(selection, kind):
+            pixels = self._input_pixels(selection)
         else:
-            recorded = self.record(selection, progress)
-            encoded = None if recorded.example is None else recorded.example.values
-            pixels = self.image(selection, None, None, progress) if encoded is None else encoded
-            _check_view(recorded.model, "image")
+            pixels = self.image(selection, None, None, progress)
         return enlarged(pixels, size, window or (0.0, 0.0, 1.0, 1.0), is_sharp=kind != "bicubic")
+
+    def reads_input(self, selection: Selection, kind: str) -> bool:
+        """Whether an interpolation `kind` is of the input image alone: it needs no model."""
+        return kind == "truth" or self._encodes(selection)
+
+    def _encodes(self, selection: Selection) -> bool:
+        return selection.image is not None and self._run(selection.run).image_use == "encode"
+
+    def _input_pixels(self, selection: Selection) -> UInt8[np.ndarray, "R R C"]:
+        """The input image as the model reads it."""
+        run, image = self._run(selection.run), self.images.get(str(selection.image))
+        _check_view(run, "image")
+        with self._reading:
+            pixels = self._inputs.get((selection.run, image.name))
+            if pixels is None:
+                with self.images.file(image.name) as path:
+                    pixels = run.domain.read_input(path, run.info.get("normalization") or {}).values
+                self._inputs.add((selection.run, image.name), pixels)
+        return pixels
 
     def points(
         self, selection: Selection, first: int, num: int, progress: Progress | None = None
@@ -313,14 +372,18 @@ class Functions:
         beside = write_samples.beside_samples(model, size, function.condition, out)
         writer.write(out, values, model.domain.NAME, origin=origin, **beside)
 
-    def _load(self, index: int, step: int | None, ema: float | None = None) -> tuple[Model, Path]:
-        """The model of a run, and its weights file."""
+    def _run(self, index: int) -> ViewedRun:
         if index >= len(self.runs):
             raise UsageError(f"there is no run {index}", hint=f"the page has {len(self.runs)}, numbered from 0")
-        weights = self.runs[index].weights(step, ema)
+        return self.runs[index]
+
+    def _load(self, index: int, step: int | None, ema: float | None = None) -> tuple[Model, Path]:
+        """The model of a run, and its weights file."""
+        run = self._run(index)
+        weights = run.weights(step, ema)
         loaded = self._models.get(weights)
         if loaded is None:
-            loaded = models.load(weights, self.device, self.runs[index].name), weights
+            loaded = models.load(weights, self.device, run.name), weights
             self._models.add(weights, loaded)
             # A field holds its models: without this, they would stay in memory uncounted.
             self.fields.drop(lambda one: not {one.weights, one.guide or one.weights} <= self._models.keys())
@@ -397,7 +460,7 @@ def tile_window(level: int, row: int, column: int) -> tuple[float, float, float,
     return row / count, column / count, (row + 1) / count, (column + 1) / count
 
 
-def _check_view(model: Model, view: str) -> None:
+def _check_view(model: Model | ViewedRun, view: str) -> None:
     """Raise UsageError where samples are not shown in this way."""
     own = VIEWS[model.domain.NAME]
     if own != view:

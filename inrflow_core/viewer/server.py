@@ -1,6 +1,7 @@
 """The page's server: its files, and the addresses at which it gets tiles, points and files of functions.
 
-Everything that samples is a job of one worker; a request whose client has left cancels its job.
+Everything that samples is a job of one worker; a request whose client has left cancels its job. What is recorded is evaluated between
+the steps of other jobs, and what needs no model beside them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,7 +37,9 @@ from inrflow_core.viewer import selection as parameters
 from inrflow_core.viewer.dropped_images import png_bytes
 from inrflow_core.viewer.functions import MOST_LEVELS, MOST_POINTS, Functions, tile_window
 from inrflow_core.viewer.guard import Guard
-from inrflow_core.viewer.worker import BusyError, CancelledJob, Worker
+from inrflow_core.viewer.job import CancelledJob
+from inrflow_core.viewer.selection import Selection
+from inrflow_core.viewer.worker import BusyError, Worker
 
 PAGE = Path(__file__).parent / "page"
 """The page's files."""
@@ -44,7 +48,9 @@ TILE = 256
 """Pixels along the side of a tile."""
 STATUS = {Exit.USAGE: 400, Exit.MISSING: 404, Exit.MEMORY: 507, Exit.DIVERGED: 422}
 """HTTP status by exit code; others are 500."""
-ROUTES = ("info", "record", "tile", "points", "mesh", "scene", "clip", "structures", "file", "frozen")
+ROUTES = ("info", "progress", "record", "tile", "points", "mesh", "scene", "clip", "structures", "file", "frozen")
+IMMEDIATE = ("info", "progress")
+"""Those that are answered without a job."""
 CAMERA = ("azimuth", "elevation", "distance")
 SIZES = ("resolution", "points", "frames", "views", "fps", "level", *CAMERA)
 BYTES = "application/octet-stream"
@@ -53,7 +59,16 @@ LEFT = 499
 POLL_SECONDS = 0.05
 """How often a waiting request looks whether its client is still there."""
 
-Answer = Callable[[Progress], Response]
+
+@dataclass(frozen=True)
+class Answer:
+    """How a request is answered: by `work`, which gets a callback that it calls with its progress."""
+
+    work: Callable[[Progress], Response]
+    functions: tuple[Selection, ...] | None = None
+    """What it only evaluates: once all are recorded, it waits for no other recording. None of work that is long in any case."""
+    needs_model: bool = True
+    """Work without never waits for work with a model."""
 
 
 class Page:
@@ -97,7 +112,14 @@ class Page:
             "image": functions.first_image,
             "most_bytes": dropped_images.MOST_BYTES,
         }
-        return lambda progress: JSONResponse(body)
+        return Answer(lambda progress: JSONResponse(body))
+
+    def progress(self, request: Request) -> Answer:
+        """Whether a function is recorded, and the steps that are done of its recording; null before it begins."""
+        selection, _ = _parse(request, {})
+        is_recorded = self.functions.is_recorded(selection)
+        done, total = self.functions.progress_of(selection) or (None, None)
+        return Answer(lambda progress: JSONResponse({"is_recorded": is_recorded, "done": done, "total": total}))
 
     def record(self, request: Request) -> Answer:
         """Record a function; the answer has its class, its settings, its bytes and what the recording took."""
@@ -119,7 +141,7 @@ class Page:
             }
             return JSONResponse(body)
 
-        return work
+        return Answer(work, (selection,))
 
     def tile(self, request: Request) -> Answer:
         """A tile of the deep zoom as PNG: that of `level`, `row` and `column`, `size` pixels a side."""
@@ -140,7 +162,8 @@ class Page:
                 pixels = self.functions.interpolated(selection, (size, size), window, kind, progress)
             return Response(png_bytes(pixels), media_type="image/png")
 
-        return work
+        needs_model = kind == "function" or not self.functions.reads_input(selection, kind)
+        return Answer(work, (selection,), needs_model)
 
     def points(self, request: Request) -> Answer:
         """`num` points from number `first` on, as little-endian float32, point after point; `x-channels` numbers each."""
@@ -153,7 +176,7 @@ class Page:
             headers = {"x-channels": str(points.shape[1])}
             return Response(points.astype("<f4").tobytes(), media_type=BYTES, headers=headers)
 
-        return work
+        return Answer(work, (selection,))
 
     def mesh(self, request: Request) -> Answer:
         """A mesh: float32 positions and normals of its vertices, their colors as bytes where it has some, and uint32 triangles."""
@@ -172,7 +195,7 @@ class Page:
             }
             return Response(b"".join(part.tobytes() for part in parts), media_type=BYTES, headers=headers)
 
-        return work
+        return Answer(work, (selection,))
 
     def scene(self, request: Request) -> Answer:
         """A scene as a camera sees it, as PNG."""
@@ -182,7 +205,7 @@ class Page:
             views = self.functions.values(selection, "scene", _size_options({**values, "views": 1}), progress)
             return Response(png_bytes(views[0]), media_type="image/png")
 
-        return work
+        return Answer(work, (selection,))
 
     def clip(self, request: Request) -> Answer:
         """The frames of a clip, uint8, frame after frame, row after row; `x-shape` has frames, rows, columns and channels."""
@@ -193,20 +216,22 @@ class Page:
             headers = {"x-shape": ",".join(map(str, frames.shape))}
             return Response(frames.tobytes(), media_type=BYTES, headers=headers)
 
-        return work
+        return Answer(work, (selection,))
 
     def structures(self, request: Request) -> Answer:
         """Proteins of `samples` seeds as the text of a PDB file each, superposed, and in Angstrom how far the C-alpha of each
         residue is from its mean over them."""
         selection, values = _parse(request, {"samples": parameters.whole(1, parameters.MOST_SAMPLES)})
+        number = values.get("samples", 1)
 
         def work(progress: Progress) -> Response:
-            samples = self.functions.structures(selection, values.get("samples", 1), progress)
+            samples = self.functions.structures(selection, number, progress)
             deviations = superposition.deviations(samples).round(3).tolist()
             texts = [structure_writer.pdb_text([one], {}) for one in samples]
             return JSONResponse({"structures": texts, "deviations": deviations})
 
-        return work
+        seeds = range(selection.seed, selection.seed + number)
+        return Answer(work, tuple(replace(selection, seed=seed) for seed in seeds))
 
     def file(self, request: Request) -> Answer:
         """The file that `inrflow sample` writes of the function, with its provenance, as a download."""
@@ -220,7 +245,7 @@ class Page:
             headers = {"content-disposition": f'attachment; filename="seed-{selection.seed}.{suffix}"'}
             return Response(content, media_type=BYTES, headers=headers)
 
-        return work
+        return Answer(work)
 
     def frozen(self, request: Request) -> Answer:
         """What the page shows, by the `fragment` of its address, as one HTML file."""
@@ -232,7 +257,7 @@ class Page:
             headers = {"content-disposition": 'attachment; filename="inrflow-view.html"'}
             return Response(text.encode(), media_type=BYTES, headers=headers)
 
-        return work
+        return Answer(work)
 
     def _sizes(self, *names: str) -> dict[str, parameters.Parser]:
         """The parsers of parameters that set the size of a sample."""
@@ -256,7 +281,7 @@ class Page:
         async def endpoint(request: Request) -> Response:
             try:
                 answer = method(request)
-                return answer(_ignore) if name == "info" else await self._run(request, answer)
+                return answer.work(_ignore) if name in IMMEDIATE else await self._run(request, answer)
             except InrflowError as error:
                 return self._failed(error)
 
@@ -291,7 +316,12 @@ class Page:
     async def _run(self, request: Request, answer: Answer) -> Response:
         """The response of a job, with what it took; the job is cancelled where the client leaves before."""
         started = time.perf_counter()
-        job = self.worker.submit(answer)
+        functions = answer.functions
+        job = self.worker.submit(
+            answer.work,
+            is_short=lambda: functions is not None and self.functions.is_recorded(*functions),
+            needs_model=answer.needs_model,
+        )
         future = asyncio.wrap_future(job.future)
         try:
             while not (await asyncio.wait([future], timeout=POLL_SECONDS))[0]:

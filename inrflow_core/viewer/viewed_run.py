@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,16 +62,20 @@ class ViewedRun:
         normalization = self.info.get("normalization")
         return schema.frame_rate(normalization) if isinstance(normalization, Mapping) else None
 
+    @cached_property
+    def domain(self) -> Any:
+        """Its domain, by the preset."""
+        return self.preset.domain.module.Domain(self.preset.domain.config)
+
     @property
     def image_use(self) -> ImageUse | None:
         """What it does with an image; None if it takes none."""
-        part, domain = self.preset.condition, self.preset.domain
+        part, domain = self.preset.condition, self.domain
         if part is not None and "--image" in part.module.OPTIONS:
             return "condition"
         if part is not None and part.module.GIVEN_AS and not getattr(self.preset.method.module, "ENCODES", False):
             return None
-        kind = domain.module.Domain(domain.config)
-        reads = kind.accepts(Path("image.png")) and not (isinstance(kind, HasCameras) and not kind.reads_views)
+        reads = domain.accepts(Path("image.png")) and not (isinstance(domain, HasCameras) and not domain.reads_views)
         return "encode" if reads else None
 
     def weights(self, step: int | None, ema: float | None) -> Path:

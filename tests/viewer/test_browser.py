@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import threading
 import time
@@ -135,9 +136,7 @@ def test_a_dropped_image_becomes_the_function_beside_the_truth(page: Any, url: s
     page.goto(f"{url}#seed=4&panels=0&steps=3")
     first = ".panel:nth-child(1)"
     wait(lambda: "tile in" in page.inner_text(f"{first} .time") and page.is_visible("#about-input"))
-    file = io.BytesIO()
-    Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3)).save(file, "PNG")
-    page.evaluate(DROP, [list(file.getvalue()), "a.png"])
+    page.evaluate(DROP, [list(png()), "a.png"])
     names = lambda: page.locator(f"{first} .view .name").all_inner_texts()  # noqa: E731
     wait(lambda: names() == ["function", "bicubic enlargement", "input image"])
     wait(
@@ -153,13 +152,13 @@ def test_a_dropped_image_becomes_the_function_beside_the_truth(page: Any, url: s
     page.evaluate(DROP, [[1, 2, 3], "b.png"])
     wait(lambda: "cannot be read as an image" in page.inner_text("#message"))
     assert len(names()) == 3, "what is shown stays"
-    page.set_input_files("#file", {"name": "c.png", "mimeType": "image/png", "buffer": file.getvalue()})
+    page.set_input_files("#file", {"name": "c.png", "mimeType": "image/png", "buffer": png()})
     wait(lambda: not page.inner_text("#message"))
     page.click("#remove-input")
     wait(lambda: names() == [] and "seed" not in page.inner_text("#message") and page.is_enabled("#seed"))
     assert "image=" not in page.evaluate("location.hash")
     page.select_option(f"{first} .run", "1")
-    page.evaluate(DROP, [list(file.getvalue()), "a.png"])
+    page.evaluate(DROP, [list(png()), "a.png"])
     wait(lambda: page.inner_text("#message") == "no run on the page takes an image")
     assert page.is_hidden("#input-controls") and page.problems == []
 
@@ -215,6 +214,42 @@ def test_tiles_of_a_replaced_image_are_aborted(page: Any, url: str):
     assert len(waiting(4)) == 2 and sorted(aborted) == sorted(waiting(4))
     assert page.evaluate("window.inrflowPage.panels[0].views[0].downloads.size") <= 2
     assert page.problems == []
+
+
+def test_what_needs_no_recording_is_shown_while_others_are_recorded(page: Any, url: str):
+    finished: list[str] = []
+    page.on("requestfinished", lambda request: finished.append(request.url))
+    page.goto(f"{url}#seed=4&panels={';'.join('01010101')}")
+    shown = lambda: page.locator(".time", has_text=re.compile("(tile|points) in")).count()  # noqa: E731
+    stale = lambda: page.locator(".view.stale").count()  # noqa: E731
+    events = lambda: page.evaluate("1")  # noqa: E731
+    sent = lambda name, words: [at for at in page.addresses if events() and f"/api/{name}" in at and words in at]  # noqa: E731
+    wait(lambda: shown() == 8 and stale() == 0)
+    page.route("**/api/record*seed=5*", lambda route: None)  # these are never answered
+    page.route("**/api/record*image=*", lambda route: None)
+    page.click("#next")
+    wait(lambda: len(sent("record", "seed=5")) == 2)
+    assert stale() == 8 and shown() == 0 and not sent("tile", "seed=5") and not sent("points", "seed=5")
+    page.click("#previous")
+    wait(lambda: shown() == 8 and stale() == 0)  # without a turn: recorded functions
+    page.click("#next")
+    wait(lambda: len(sent("record", "seed=5")) == 4 and stale() == 8)
+    page.evaluate(DROP, [list(png()), "a.png"])
+    for kind in ("truth", "bicubic"):
+        wait(
+            lambda kind=kind: (
+                events() and any(f"kind={kind}" in at and "level=0" in at and "image=" in at for at in finished)
+            )
+        )
+    assert not [at for at in sent("tile", "image=") if "kind=function" in at]
+    assert len(sent("record", "seed=5")) == 5, "of the cloud that waits, where the image's was aborted"
+    assert stale() == 8 and page.problems == []
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3)).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_proteins_are_colored_by_the_deviation_between_samples(page: Any, tmp_path: Path):

@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from starlette.testclient import TestClient
 
 from inrflow_cli.app import run
 from inrflow_core.errors import MissingError, UsageError
+from inrflow_core.runtime.progress import Progress
 from inrflow_core.viewer import dropped_images, viewed_run
 from inrflow_core.viewer.dropped_images import DroppedImages
 from inrflow_core.viewer.functions import Functions
+from inrflow_core.viewer.job import CancelledJob
 from inrflow_core.viewer.selection import Selection
 from inrflow_core.viewer.server import Page
-from inrflow_core.viewer.worker import CancelledJob, Worker
+from inrflow_core.viewer.worker import Worker
 from tests import tiny
 
 KINDS = {
@@ -31,6 +34,7 @@ KINDS = {
     **{"objects": tiny.IMAGE_TO_POINTS, "clouds": tiny.POINTS},
 }
 DATA = re.compile(r"data:image/png;base64,([^\"]+)")
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 URL = "http://127.0.0.1:8420"
 
 
@@ -225,6 +229,34 @@ def test_an_inversion_ends_within_its_first_step(folders: Path):
     with pytest.raises(CancelledJob):
         functions.record(Selection(image=name), leave)
     assert steps == [(0, 200)] and len(functions.fields) == 0
+
+
+def test_the_input_image_and_its_enlargement_need_no_model(folders: Path):
+    functions = Functions(viewed_run.open_runs([folders / name for name in ("flow", "latent")]))
+    name, worker = functions.images.add((folders / "photo.png").read_bytes()).name, Worker(1)
+    may_go, is_started = threading.Event(), threading.Event()
+
+    def block(progress: Progress) -> None:
+        is_started.set()
+        may_go.wait(20)
+
+    with TestClient(Page(functions, worker).app(), base_url=URL) as client:
+        recording = worker.submit(block)
+        assert is_started.wait(10)
+        shown = {
+            (run, kind): tile(client, image=name, run=run, size=40, kind=kind)
+            for run in (0, 1)
+            for kind in ("bicubic", "pixels", "truth")
+        }
+        assert not recording.future.done() and len(functions.fields) == 0 and len(functions._models) == 0
+        may_go.set()
+        for run in (0, 1):
+            example = functions.record(Selection(run=run, image=name)).example
+            assert example is not None
+            for kind in ("bicubic", "pixels"):
+                expected = dropped_images.enlarged(example.values, (40, 40), WHOLE, is_sharp=kind == "pixels")
+                np.testing.assert_array_equal(shown[run, kind], expected.squeeze())
+        np.testing.assert_array_equal(shown[0, "truth"], shown[1, "truth"])
 
 
 def test_a_frozen_page_holds_the_image_beside_its_function(folders: Path, tmp_path: Path):

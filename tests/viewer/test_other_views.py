@@ -21,9 +21,10 @@ from inrflow_core.sampling import sample
 from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import frozen, viewed_run
 from inrflow_core.viewer.functions import Functions
+from inrflow_core.viewer.job import CancelledJob
 from inrflow_core.viewer.selection import Selection
 from inrflow_core.viewer.server import Page
-from inrflow_core.viewer.worker import CancelledJob, Worker
+from inrflow_core.viewer.worker import Worker
 from tests import tiny
 
 SEQUENCE = "MKTAYIAK"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from inrflow_core.errors import UsageError
 from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import viewed_run
 from inrflow_core.viewer.functions import Functions
+from inrflow_core.viewer.job import CancelledJob
 from inrflow_core.viewer.selection import Selection
 from inrflow_core.viewer.server import Page
-from inrflow_core.viewer.worker import CancelledJob, Worker
+from inrflow_core.viewer.worker import Worker
 from tests import tiny
 
 URL = "http://127.0.0.1:8420"
@@ -284,6 +287,57 @@ def test_a_request_whose_client_leaves_is_cancelled_and_the_next_is_answered(fol
     assert sent == [499]
     assert steps == [0], "the job ends within its first step, of 400"
     assert len(functions.fields) == 0 and not worker._unfinished
+
+
+class BlockedRecording:
+    """Makes the recording of a seed stop at its second step until it may continue; `repeats` reports its progress meanwhile."""
+
+    def __init__(self, functions: Functions, seed: int, *, repeats: bool) -> None:
+        self.is_started, self.may_go, self._record = threading.Event(), threading.Event(), functions.record
+        self._seed, self._repeats = seed, repeats
+        functions.record = self  # type: ignore[method-assign]
+
+    def __call__(self, selected: Selection, progress: Any = None) -> Any:
+        def blocking(done: int, total: int) -> None:
+            progress(done, total)
+            if done < 1:
+                return
+            self.is_started.set()
+            end = time.monotonic() + 20
+            while self._repeats and not self.may_go.wait(0.002) and time.monotonic() < end:
+                progress(done, total)
+            assert self.may_go.wait(20)
+
+        return self._record(selected, blocking if selected.seed == self._seed else progress)
+
+
+@pytest.mark.parametrize(
+    ("settings", "total"), [({}, 4), ({"sampler": "euler-maruyama", "steps": 5}, 6)], ids=["ODE", "SDE"]
+)
+def test_what_is_recorded_is_answered_while_another_is_recorded_with_the_same_bits(
+    folders: Path, settings: dict[str, Any], total: int
+):
+    where = {"level": 1, "row": 0, "column": 1, "size": 96, **settings}
+    functions = functions_of(folders)
+    with TestClient(Page(functions, Worker(1)).app(), base_url=URL) as client, ThreadPoolExecutor(1) as pool:
+        before = {kind: tile(client, seed=3, kind=kind, **where) for kind in ("function", "bicubic")}
+        cloud, alone = points(client, num=200), tile(client, seed=9, **where)
+        functions.fields.drop(lambda one: int(one.field.seeds[0]) == 9)
+        recording = BlockedRecording(functions, 9, repeats=True)
+        waiting = pool.submit(tile, client, seed=9, **where)
+        assert recording.is_started.wait(20)
+        steps = client.get("/api/progress", params={"seed": 9, **settings}).json()
+        assert steps == {"is_recorded": False, "done": 1, "total": total}
+        for kind, pixels in before.items():
+            np.testing.assert_array_equal(tile(client, seed=3, kind=kind, **where), pixels)
+        np.testing.assert_array_equal(points(client, num=200), cloud)
+        assert client.get("/api/record", params={"seed": 3, **settings}).json()["is_cached"]
+        assert not waiting.done()
+        recording.may_go.set()
+        np.testing.assert_array_equal(waiting.result(20), alone)
+        assert client.get("/api/progress", params={"seed": 9, **settings}).json() == {
+            **{"is_recorded": True, "done": None, "total": None}
+        }
 
 
 async def _leave_during(app: Any, is_started: threading.Event, is_gone: threading.Event) -> list[int]:

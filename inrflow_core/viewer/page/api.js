@@ -36,6 +36,35 @@ export async function request(name, parameters, signal) {
   return answered(await fetch(address(name, parameters), { signal }));
 }
 
+const MOST_SLOW = 2; // one under way and the next: a browser has six connections to a server, and the others stay free
+let numSlow = 0;
+const waiting = [];
+
+/** An answer that may wait for a recording, once it is its turn; `begin` is called then. */
+export async function slowRequest(name, parameters, signal, begin) {
+  await turn(signal);
+  try {
+    begin?.();
+    return await request(name, parameters, signal);
+  } finally {
+    numSlow -= 1;
+    waiting.shift()?.();
+  }
+}
+
+/** Wait until fewer than `MOST_SLOW` slow requests are under way; rejects when the signal aborts. */
+async function turn(signal) {
+  signal?.throwIfAborted();
+  if (numSlow >= MOST_SLOW) {
+    await new Promise((resolve, reject) => {
+      const leave = () => { waiting.splice(waiting.indexOf(enter), 1); reject(signal.reason); };
+      const enter = () => { signal?.removeEventListener("abort", leave); numSlow += 1; resolve(); };
+      waiting.push(enter);
+      signal?.addEventListener("abort", leave, { once: true });
+    });
+  } else numSlow += 1;
+}
+
 /** The answer to a file that is sent; raises as `request`. */
 export async function send(name, file) {
   return answered(await fetch(address(name, {}), { method: "POST", body: file }));

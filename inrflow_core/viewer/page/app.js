@@ -1,6 +1,6 @@
 // The page: its controls, its panels, and the address that holds what is shown.
 
-import { address, encodes, request, save, send, takesCamera } from "./api.js";
+import { address, encodes, request, save, send, slowRequest, takesCamera } from "./api.js";
 import { Panel, SEQUENCE } from "./panel.js";
 import { MOST_PANELS, fromFragment, numSamples, pointsAt, positionOf, toFragment } from "./state.js";
 
@@ -167,7 +167,7 @@ class Page {
     this.remember();
     find("freeze").disabled = true;
     try {
-      await save(await request("frozen", { fragment: this.fragment }), "inrflow-view.html");
+      await save(await slowRequest("frozen", { fragment: this.fragment }), "inrflow-view.html");
       say("");
     } catch (error) {
       say(error.message, true);

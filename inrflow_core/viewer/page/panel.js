@@ -1,6 +1,6 @@
 // One run on the page: its weights, its view, its times, its downloads, and the strip of growing steps.
 
-import { duration, encodes, functionOf, milliseconds, request, save } from "./api.js";
+import { duration, encodes, functionOf, milliseconds, request, save, slowRequest } from "./api.js";
 import { ClipView } from "./clip_view.js";
 import { CloudView, tintAt } from "./cloud_view.js";
 import { ImageView } from "./image_view.js";
@@ -52,8 +52,9 @@ export class Panel {
     if (key !== this.shown) {
       this.shown = key;
       this.times = {};
-      this.record(parameters);
-      for (const view of this.views) view.show({ ...parameters, ...this.size() }, this.run, state.points);
+      const show = (view) => view.show({ ...parameters, ...this.size() }, this.run, state.points);
+      for (const view of this.views) if (!this.needsRecording(view)) show(view);
+      this.recorded = this.record(parameters, show);
     }
     for (const view of this.views) {
       view.setNumber?.(state.points);
@@ -70,6 +71,11 @@ export class Panel {
     const { state } = this.page;
     if (this.run.image === "condition" && !state.image) return [];
     return this.run.view === "image" ? ["function", ...beside(state.compare, this.isEncoded)] : [this.run.view];
+  }
+
+  /** Whether a view shows what is recorded; beside it are the input image, and its pixels as the model reads them. */
+  needsRecording({ kind }) {
+    return kind !== "truth" && !(this.isEncoded && ["bicubic", "pixels"].includes(kind));
   }
 
   /** Whether it shows the function of the input image. */
@@ -146,7 +152,7 @@ export class Panel {
     this.part("views").replaceChildren(...elements);
     this.views = kinds.flatMap((kind, index) => {
       try {
-        return [this.makeView(kind, elements[index])];
+        return [Object.assign(this.makeView(kind, elements[index]), { kind, pane: elements[index] })];
       } catch (error) { // as without WebGL: the other panels go on
         elements[index].replaceChildren(Object.assign(document.createElement("span"), { className: "name bad", textContent: error.message }));
         return [];
@@ -172,15 +178,20 @@ export class Panel {
     return view;
   }
 
-  /** Ask for the class and the time of the recording. */
-  async record(parameters) {
+  /** Ask for the recording, its class and its time; then `show` the views that need it, which stay as they are until then. */
+  async record(parameters, show) {
     this.recording?.abort();
     const { signal } = this.recording = new AbortController();
+    const views = this.views.filter((view) => this.needsRecording(view));
+    const mark = (name, isOn) => { for (const { pane } of views) pane.classList.toggle(name, isOn); };
+    mark("stale", true);
     this.part("foot").classList.remove("bad");
     this.part("what").textContent = "recording ...";
     this.part("time").textContent = "";
     try {
-      const answer = await (await request("record", parameters, signal)).json();
+      const answer = await (await this.requestRecord(parameters, signal)).json();
+      for (const name of ["stale", "failed"]) mark(name, false);
+      views.forEach(show);
       const { options } = answer;
       const words = [answer.class ?? (answer.label === null ? null : answer.label < 0 ? "no class" : `class ${answer.label}`)];
       if (options.sampler) words.push(options.sampler.split(" ")[0].replaceAll("_", "-"));
@@ -191,8 +202,16 @@ export class Panel {
       this.part("what").textContent = words.filter(Boolean).join(", ");
       this.time("record", answer.milliseconds);
     } catch (error) {
-      if (error.name !== "AbortError") this.fail(error);
+      if (error.name === "AbortError") return;
+      mark("failed", true);
+      this.fail(error);
     }
+  }
+
+  /** What is recorded is answered at once, and other recordings in turn. */
+  async requestRecord(parameters, signal) {
+    const { is_recorded: isRecorded } = await (await request("progress", parameters, signal)).json();
+    return isRecorded ? request("record", parameters, signal) : slowRequest("record", parameters, signal);
   }
 
   time(name, number) {
@@ -238,7 +257,7 @@ export class Panel {
     const parameters = this.fileParameters();
     button.disabled = true;
     try {
-      await save(await request("file", parameters), `${this.run.name}-${this.isEncoded ? parameters.image : `seed-${parameters.seed}`}.${parameters.suffix}`);
+      await save(await slowRequest("file", parameters), `${this.run.name}-${this.isEncoded ? parameters.image : `seed-${parameters.seed}`}.${parameters.suffix}`);
     } catch (error) {
       this.fail(error);
     } finally {
@@ -279,17 +298,18 @@ export class Panel {
   }
 
   async fillStrip(buttons, parameters, signal) {
+    await this.recorded; // what is shown comes first
     for (const button of buttons) {
       const own = { ...parameters, steps: button.value };
       try {
         if (this.run.view === "image") {
-          const response = await request("tile", { ...own, level: 0, row: 0, column: 0, size: 72 }, signal);
+          const response = await slowRequest("tile", { ...own, level: 0, row: 0, column: 0, size: 72 }, signal);
           const url = URL.createObjectURL(await response.blob());
           button.firstChild.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
           button.firstChild.src = url;
           button.title = `tile in ${duration(milliseconds(response) ?? 0)}`;
         } else {
-          const response = await request("points", { ...own, first: 0, num: 512 }, signal);
+          const response = await slowRequest("points", { ...own, first: 0, num: 512 }, signal);
           drawCloud(button.firstChild, new Float32Array(await response.arrayBuffer()), Number(response.headers.get("x-channels")));
         }
       } catch (error) {
