@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,7 +97,8 @@ def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "p
     """A mesh through a cloud: Poisson (Kazhdan and Hoppe 2013; smooth, closed where the cloud is), or ball pivoting
     (Bernardini et al. 1999; through the points themselves). Alpha shapes lose the flat sides of real furniture.
 
-    Vertices take the color of the nearest point where the cloud has colors.
+    Vertices take the color of the nearest point where the cloud has colors. Open3D stops all threads of this process meanwhile, and its
+    Poisson code prints lines on stderr; `surface_process` has neither.
 
     Raises:
         UsageError: too few points, or no surface goes through them.
@@ -122,8 +119,7 @@ def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "p
         mesh = kind.create_from_point_cloud_ball_pivoting(cloud, radii)
     else:
         depth = int(np.clip(math.ceil(math.log2(len(points)) / 2), 5, 8))
-        with _quiet():
-            mesh = kind.create_from_point_cloud_poisson(cloud, depth=depth, n_threads=1)[0]
+        mesh = kind.create_from_point_cloud_poisson(cloud, depth=depth, n_threads=1)[0]
         far = tree.query(np.asarray(mesh.vertices))[0] > 6 * spacing
         mesh.remove_vertices_by_mask(far)  # Poisson closes what the cloud leaves open: cut that off
     mesh.remove_unreferenced_vertices()
@@ -135,18 +131,6 @@ def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "p
         )
     colors = colors_to_bytes(points)[tree.query(vertices)[1]] if points.shape[1] >= 6 else None
     return Mesh(vertices, faces, colors)
-
-
-def surface_of(sample: Float[np.ndarray, "N C"] | Mesh, suffix: str, *, method: Method = "poisson") -> Mesh:
-    """A mesh as it is, and the surface through a cloud, for a file with that suffix.
-
-    Raises:
-        UsageError: see `reconstruct_surface` and `check_near`.
-    """
-    if isinstance(sample, Mesh):
-        return sample
-    check_near(sample, suffix)
-    return reconstruct_surface(sample, method=method)
 
 
 def check_near(points: Float[np.ndarray, "N C"], suffix: str) -> None:
@@ -192,20 +176,6 @@ def _directions(count: int) -> Float64[np.ndarray, "count 3"]:
     height, turn = 1 - 2 * index / count, index * math.pi * (3 - math.sqrt(5))
     flat = np.sqrt(1 - height**2)
     return np.stack([flat * np.cos(turn), height, flat * np.sin(turn)], axis=1)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress the lines that Open3D's Poisson code prints to stderr from C++."""
-    sys.stderr.flush()
-    stderr_copy = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr_copy, 2)
-        os.close(stderr_copy)
 
 
 def _cloud(points: np.ndarray) -> Any:
