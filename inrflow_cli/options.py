@@ -100,7 +100,7 @@ Run = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(metavar="cpu|cuda|cuda:N", help="Device. Default: a GPU if there is one.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each process. Default: all cores.")]
 SaveField = Annotated[
     Path | None,
     typer.Option(help="Also save the fields as .safetensors, for `inrflow upsample` and `inrflow export`."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -47,4 +48,7 @@ def test_the_pages_files_and_commands_work(copy: Path, tmp_path: Path):
     assert "stripes" in said["inrflow prepare --list"] and "variance-ratio" in said["inrflow eval --list"]
     assert Image.open(tmp_path / "narrow-6x.png").size > Image.open(tmp_path / "narrow.png").size
     scores = (tmp_path / "results" / "stripes" / "metrics.json").read_text()
+    real = json.loads((tmp_path / "results" / "real" / "metrics.json").read_text())
+    (score,) = real["results"][0]["scores"]
+    assert score["metric"].startswith("variance-ratio") and 0.7 < score["value"] < 1.4
     assert '"variance-ratio' in scores and '"kid' in scores and "ralston" in scores

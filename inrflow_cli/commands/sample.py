@@ -270,4 +270,5 @@ def _print_written(model: Model, out: Path, written: WrittenSamples, *, is_folde
         return
     names = f"`{files[0]}`" if len(files) == 1 else f"`{files[0]}` ... `{files[-1]}`"
     size = model.domain.describe_size(request.size, request.condition or None)
-    console.info(f"wrote {names}: {num} of `{model.name}`, {size} each")
+    samples = "1 sample" if num == 1 else f"{num:,} samples"
+    console.info(f"wrote {names}: {samples} of `{model.name}`, {size}{' each' if num > 1 else ''}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from inrflow_core.errors import IntegrityError, MissingError, UsageError
 from inrflow_core.proteins import residues
+from inrflow_core.storage.plain_file import did_you_mean_path
 
 LARGEST = 1 << 28
 """Bytes of an unpacked file, some 500,000 sequences."""
@@ -32,7 +33,9 @@ def read_fasta(path: Path) -> list[tuple[str, str]]:
             acid, nucleotides, something before the first name, or two of one name.
     """
     if not path.is_file():
-        raise MissingError(f"the FASTA file `{path}` does not exist", hint="name a file of sequences")
+        raise MissingError(
+            f"the FASTA file `{path}` does not exist", hint=did_you_mean_path(path, "give a file of sequences")
+        )
     records: dict[str, list[str]] = {}
     lines: list[str] | None = None
     try:

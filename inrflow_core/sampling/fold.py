@@ -47,6 +47,8 @@ def fold(
     out.parent.mkdir(parents=True, exist_ok=True)
     if len(missing) < len(files):
         source.reporter.log(f"{len(files) - len(missing):,} of {len(files):,} sequences are folded already")
+    if not missing:
+        return files
     with source.reporter.progress("folding", "sequences", len(missing)) as progress:
         for done, index in enumerate(missing, 1):
             condition = condition_inputs.repeat_condition(encode(records[index][1]), len(request.seeds))

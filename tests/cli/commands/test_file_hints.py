@@ -61,6 +61,11 @@ WEIGHTS = "images/checkpoints/00000002/weights.safetensors"
             "`X.npz` does not exist hint: did you mean `x.npz`?",
             3,
         ),
+        (
+            "sample new.png --run out.png",
+            "`out.png` is no file of weights: its suffix is `.png` hint: give a run folder",
+            2,
+        ),
         ("upsample ot.png new.png --run images", "`ot.png` does not exist hint: did you mean `out.png`?", 3),
         ("sample new.png --run image", "`image` does not exist hint: did you mean `images`?", 3),
         ("prepare image-folder --source imges", "`imges` does not exist hint: did you mean `images`?", 3),

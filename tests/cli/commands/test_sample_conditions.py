@@ -191,6 +191,7 @@ BAD = {
     "another format": (["--fasta", "two.fa", "--format", "xyz", "folder"], 2, "unknown format of structures `xyz`"),
     "a format of nothing": (["--format", "cif", "a.pdb"], 2, "`--format cif` applies to `--fasta`"),
     "no such FASTA": (["--fasta", "none.fa", "folder"], 3, "the FASTA file `none.fa` does not exist"),
+    "a misspelt FASTA": (["--fasta", "twoo.fa", "folder"], 3, "did you mean `two.fa`?"),
     "an empty FASTA": (["--fasta", "empty.fa", "folder"], 2, "`empty.fa` holds no sequence"),
     "letters in a FASTA": (["--fasta", "letters.fa", "folder"], 2, "`bad` in `letters.fa`: the sequence has letters"),
     "one file of two names": (["--fasta", "alike.fa", "folder"], 2, "`a|b` and `a:b` would both become `a_b.pdb`"),
