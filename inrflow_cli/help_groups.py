@@ -67,6 +67,7 @@ EXAMPLES = {
     ],
     "export": [
         ("inrflow export runs/digits-demo model.safetensors", "a run as one file"),
+        ("inrflow export --model glyphs glyphs.onnx", "a model that comes with inrflow"),
         ("inrflow export samples.h5 clouds.glb --items 0-3", "surfaces of clouds"),
         ("inrflow export shards/digits digits.png --split train", "prepared data"),
     ],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inrflow_cli import console
+from inrflow_cli.model_options import ShippedModel
 from inrflow_cli.options import Json, Overwrite, parse_checkpoint
 from inrflow_core import registry
 from inrflow_core.errors import UsageError, did_you_mean
@@ -29,18 +30,13 @@ FLAGS = {
 SAMPLE_SUFFIXES = ", ".join(f".{name}" for name in registry.names("formats"))
 """Suffixes of files of samples: a format's file in inrflow_core/formats is named after its suffix."""
 
-From = Annotated[
-    Path,
+Paths = Annotated[
+    list[Path],
     typer.Argument(
-        metavar="FROM",
-        help="Shards, or a file of samples (.h5, .npz, .ply, .pdb, .cif); a run, a checkpoint or a .safetensors file; or a saved field.",
-        show_default=False,
-    ),
-]
-Out = Annotated[
-    Path,
-    typer.Argument(
-        help=f"Of samples: {SAMPLE_SUFFIXES}. Of a run: .safetensors or .onnx. Of a field: .safetensors.",
+        metavar="[FROM] OUT",
+        help="FROM: shards, or a file of samples (.h5, .npz, .ply, .pdb, .cif); a run, a checkpoint or a .safetensors file; or a saved "
+        f"field. None with `--model`. OUT: of samples {SAMPLE_SUFFIXES}; of a run or a model .safetensors or .onnx; of a field "
+        ".safetensors.",
         show_default=False,
     ),
 ]
@@ -75,8 +71,8 @@ RunCheckpoint = Annotated[
 
 
 def export(
-    source: From,
-    out: Out,
+    paths: Paths,
+    shipped_model: ShippedModel = None,
     items: Items = None,
     split: Split = None,
     raw: Raw = False,
@@ -99,6 +95,7 @@ def export(
     """
     from inrflow_core.sample_files import item_selection, writer
 
+    source, out = _source_and_out(paths, shipped_model)
     format_options = {
         "is_text": ascii or None,
         "has_normals": normals or None,
@@ -121,6 +118,32 @@ def export(
         _refuse(out, {"--ema": ema, "--checkpoint": checkpoint})
         answer = _samples(source, out, format_options, items=items, split=split, is_raw=raw, overwrite=overwrite)
     console.print_json(answer, as_json=json)
+
+
+def _source_and_out(paths: list[Path], model: str | None) -> tuple[Path, Path]:
+    """FROM, or the weights file of a model that comes with inrflow, and OUT.
+
+    Raises:
+        UsageError: a path is missing or superfluous, no model has this name, or OUT is not of its weights.
+    """
+    from inrflow_core.runs import shipped
+
+    *sources, out = paths
+    if model is None and len(sources) != 1:
+        raise UsageError(
+            f"`export` writes FROM as OUT, and {len(paths)} path{'s are' if sources else ' is'} named",
+            hint="name what to export, then the file to write: `inrflow export samples.h5 out.npz`; or add `--model NAME`",
+        )
+    if model is None:
+        return sources[0], out
+    if sources:
+        raise UsageError("FROM and `--model` exclude each other", hint=f"write `inrflow export --model {model} OUT`")
+    if out.suffix not in (".safetensors", ".onnx"):
+        raise UsageError(
+            f"a model becomes a .safetensors or an .onnx file, not `{out}`",
+            hint=f"name such a file; its samples: `inrflow sample --model {model} OUT`",
+        )
+    return shipped.weights_file(model), out
 
 
 def _samples(
@@ -180,11 +203,11 @@ def _functions(
 
 
 def _weights(source: Path, out: Path, *, ema: float | None, step: Step, overwrite: bool) -> dict[str, Any]:
-    from inrflow_core.runs import export
+    from inrflow_core.runs import export, shipped
     from inrflow_core.storage import atomic_write
 
     atomic_write.check_writable(out, overwrite=overwrite)
-    with console.announce(f"copying the weights of `{source}`"):
+    with console.announce(f"copying the weights of `{shipped.title_of(source)}`"):
         metadata = export.copy_weights(source, out, ema=ema, step=step)
     console.info(f"wrote `{out}`: `{metadata['preset']}` at step {metadata.get('step', 'unknown')}")
     return {"out": [str(out)], **metadata}

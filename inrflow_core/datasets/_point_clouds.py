@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32
 
 from inrflow_core.datasets._contract import Example, Item
 from inrflow_core.errors import UnreadableItemError
+from inrflow_core.geometry import ply_reader
 from inrflow_core.mesh_files import pieces
 
 BOX = {"kind": "shape", "undo": "points * condition/scale + condition/offset"}
@@ -43,7 +44,7 @@ def undoing(offset: Float[np.ndarray, " C"], scale: float) -> dict[str, Float32[
     with np.errstate(over="ignore", under="ignore"):
         units = {"offset": offset.astype(np.float32), "scale": np.array([scale]).astype(np.float32)}
     if not all(np.isfinite(numbers).all() for numbers in units.values()) or not units["scale"].all():
-        raise UnreadableItemError("its size or position is beyond single precision")
+        raise UnreadableItemError(ply_reader.BEYOND)
     return units
 
 

@@ -108,9 +108,10 @@ def read_input(path: Path) -> tuple[Float32[np.ndarray, "N C"], Float64[np.ndarr
             hint="write one of them into a file of its own, of shape (N, 3)",
         )
     try:
-        return ply_reader.centered(read(locations[0]))
+        points = read(locations[0])
     except UnreadableItemError as error:
         raise IntegrityError(f"`{path}` cannot be read as a cloud: {error.reason}", hint=HINT) from error
+    return ply_reader.single_cloud(path, points)
 
 
 def _content(path: Path) -> bytes:

@@ -34,6 +34,10 @@ LONGEST_HEADER = 1 << 20
 MAX_BYTES = 1 << 32
 FARTHEST = 128
 """Cloud sizes from the origin within which float32 keeps the places of its points to 1/65,536 of its size."""
+MOST = float(np.finfo(np.float32).max) / 2
+"""Largest coordinate of a cloud in float32, so that its extent is a number of float32 too."""
+BEYOND = "its size or position is beyond single precision"
+HINT_BEYOND = "scale its coordinates to numbers such as -1 to 1"
 HINT = "give a .ply file whose vertices have x, y and z"
 
 
@@ -79,7 +83,7 @@ def read_points(path: Path) -> Float32[np.ndarray, "N C"]:
     A cloud of doubles or integers that lies so far from the origin that float32 would merge its points is centered.
 
     Raises:
-        IntegrityError: it is not a whole PLY file, a position is not finite, or its colors have no range.
+        IntegrityError: it is not a whole PLY file, a position is not finite or too large for float32, or its colors have no range.
     """
     return read_cloud(path)[0]
 
@@ -96,9 +100,9 @@ def read_cloud(path: Path) -> tuple[Float32[np.ndarray, "N C"], Float64[np.ndarr
     positions = np.stack([columns[name] for name in "xyz"], axis=1)
     if not len(positions):
         raise IntegrityError(f"`{path}` has no points", hint=HINT)
-    points, center = centered(positions)
-    if not np.isfinite(points).all():
+    if not np.isfinite(positions).all():
         raise IntegrityError(f"`{path}` has positions that are not finite numbers", hint="remove those points")
+    points, center = single_cloud(path, positions)
     try:
         colors = colors_of(columns)
     except UnreadableItemError as error:
@@ -215,6 +219,16 @@ def centered(positions: Num[np.ndarray, "N 3"]) -> tuple[Float32[np.ndarray, "N 
             positions = positions - center
     with np.errstate(over="ignore"):
         return positions.astype(np.float32), center
+
+
+def single_cloud(
+    path: Path, positions: Num[np.ndarray, "N 3"]
+) -> tuple[Float32[np.ndarray, "N 3"], Float64[np.ndarray, " 3"]]:
+    """`centered`, for the cloud of a file; raises IntegrityError where its numbers are beyond single precision."""
+    points, center = centered(positions)
+    if np.abs(points).max() > MOST:
+        raise IntegrityError(f"`{path}` cannot be read as a cloud: {BEYOND}", hint=HINT_BEYOND)
+    return points, center
 
 
 def single_precision(clouds: np.ndarray) -> tuple[np.ndarray, Bool[np.ndarray, " B"]]:

@@ -204,8 +204,8 @@ class _Collection(ABC):
             for row in np.flatnonzero(~np.isfinite(batch.values).all(axis=(1, 2))):
                 name = batch.names[row] if batch.names else f"number {indices[int(row)]}"
                 raise IntegrityError(
-                    f"a cloud of `{self.source}` holds numbers that are not finite: {name}",
-                    hint="leave it out, or make it again",
+                    f"a cloud of `{self.source}` holds numbers that are not finite in single precision: {name}",
+                    hint="scale it down, leave it out, or make it again",
                 )
         return batch
 

@@ -65,7 +65,10 @@ def read(source: Path, *, split: str | None = None, items: str | None = None, is
     samples = _read(source, split, items, is_raw=is_raw)
     arrays = [samples.values] if isinstance(samples.values, np.ndarray) else [one.positions for one in samples.values]
     if not all(np.isfinite(array).all() for array in arrays):
-        raise IntegrityError(f"`{source}` holds numbers that are not finite", hint="copy it again, or draw it again")
+        raise IntegrityError(
+            f"`{source}` holds numbers that are not finite in single precision",
+            hint="scale it down, or copy or draw it again",
+        )
     return samples
 
 
@@ -195,7 +198,8 @@ def _from_npz(source: Path, items: str | None) -> Samples:
         )
     indices = parse_indices(items, len(values))
     picked = values[indices]
-    picked = picked if form.dtype == "float32" and _is_far(picked) else picked.astype(form.dtype)
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite, which `read` refuses
+        picked = picked if form.dtype == "float32" and _is_far(picked) else picked.astype(form.dtype)
     facts = [{"item": str(index)} for index in indices]
     rate = frame_rate({"fps": array.fps})
     return Samples(picked, domain.NAME, _origin(array.origin), facts, len(values), _rate_array(rate), rate)

@@ -50,11 +50,11 @@ def test_help_is_printed_without_torch_or_numpy(arguments: list[str]):
     assert "Usage: inrflow" in done.stdout
 
 
-@pytest.mark.parametrize(("command", "argument"), [("sample", "out"), ("export", "out")])
+@pytest.mark.parametrize(("command", "argument"), [("sample", "out"), ("export", "paths")])
 def test_help_names_every_suffix_that_samples_can_have(command: str, argument: str):
     parsed = app.typer.main.get_command(app.app).get_command(None, command)
     (text,) = [parameter.help for parameter in parsed.params if parameter.name == argument]
-    assert set(re.findall(r"(\.[a-z]\w+)\b", text)) - {".safetensors", ".onnx"} == (
+    assert set(re.findall(r"(\.[a-z]\w+)\b", text.rpartition("OUT: ")[2])) - {".safetensors", ".onnx"} == (
         set(writer.suffixes()) - ({".h5"} if command == "export" else set())
     )
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -183,6 +184,30 @@ def test_a_class_whose_name_is_a_number_is_meant_by_its_name(tmp_path: Path) -> 
     swapped = dataclasses.replace(model, metadata={**model.metadata, "classes": ["1", "0", "two"]})
     assert resolve_labels(swapped, [0, 1, 2], "0,1,2") == [1, 0, 2]
     assert note_on_label(swapped, "0,1") is None and note_on_label(swapped, "0,2") == "label 2 is the class `two`"
+
+
+def test_a_model_is_exported_as_a_file_that_samples_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["export", "--model", "glyphs", "own.safetensors"]) == 0
+    for name, source in (("a", ["--model", "glyphs"]), ("b", ["--run", "own.safetensors"])):
+        assert run(["sample", f"{name}.npz", *source, "--label", "R", "--steps", "2"]) == 0
+    np.testing.assert_array_equal(np.load("a.npz")["images"], np.load("b.npz")["images"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "glyphs", "a.npz", "b.onnx"], "FROM and `--model` exclude each other"),
+        (["--model", "glyphs", "a.png"], "a model becomes a .safetensors or an .onnx file, not `a.png`"),
+        (["--model", "glyps", "a.onnx"], "inrflow comes with no model `glyps`"),
+        (["a.npz"], "`export` writes FROM as OUT, and 1 path is named"),
+        (["a.npz", "b.npz", "c.npz"], "`export` writes FROM as OUT, and 3 paths are named"),
+    ],
+)
+def test_an_export_has_one_source(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["export", *words]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_only_files_in_the_folder_of_models_are_called_by_their_name(tmp_path: Path) -> None:
