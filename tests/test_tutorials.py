@@ -75,12 +75,6 @@ def make_clouds(folder: Path) -> None:
         path.write_text("".join(f"v {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in vertices) + faces)
 
 
-def make_samples(folder: Path) -> None:
-    """Noise in the place of another program's samples of digits."""
-    images = np.random.default_rng(0).integers(0, 256, size=(200, 8, 8, 1), dtype=np.uint8)
-    np.savez(folder / "theirs.npz", images=images)
-
-
 def make_proteins(folder: Path) -> None:
     """Structures of 12 to 16 residues, two new sequences, and the experiments of the same names."""
     for number in range(60):
@@ -103,7 +97,7 @@ MAKERS = {
     "proteins": make_proteins,
     "own-photos": make_photos,
     "own-clouds": make_clouds,
-    "evaluation-for-a-paper": make_samples,
+    "evaluation-for-a-paper": lambda folder: None,  # its digits come with scikit-learn
 }
 WRITTEN = {
     "proteins": ("fold.pdb", "fold.png", "folds/new1.cif", "results/folds/metrics.json", "folds.html"),

@@ -24,11 +24,13 @@ WIDE = 130
 SHORT = 12
 """Digits of a digest in a table."""
 
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
 weights = typer.Typer(
     name="weights",
     add_completion=False,
     rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
 )
 ListedName = Annotated[
     str | None,
@@ -91,7 +93,7 @@ def main(context: typer.Context, json: Json = False) -> None:
         raise UsageError(f"`--json` is written before `{command}`", hint=f"`inrflow weights {command} --json`")
 
 
-@weights.command("list", cls=Command)
+@weights.command("list", cls=Command, context_settings=SETTINGS)
 def list_weights(name: ListedName = None, json: Json = False) -> None:
     """List weights with what uses them, whether they are there, digest, source page and license; or describe one."""
     from inrflow_core.feature_networks import _weights_file
@@ -112,7 +114,7 @@ def list_weights(name: ListedName = None, json: Json = False) -> None:
     console.print_json(answer | _plain(entry), as_json=json)
 
 
-@weights.command("convert", cls=Command)
+@weights.command("convert", cls=Command, context_settings=SETTINGS)
 def convert(
     name: Network,
     file: Published,
@@ -140,7 +142,7 @@ def convert(
     console.print_json({"out": str(target), "network": name, "sha256": digest}, as_json=json)
 
 
-@weights.command("check", cls=Command)
+@weights.command("check", cls=Command, context_settings=SETTINGS)
 def check(target: Target = None, json: Json = False) -> int:
     """Check digest, names and shapes of the tensors, and what the network returns of a small input.
 

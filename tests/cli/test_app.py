@@ -219,6 +219,12 @@ def test_a_missing_compiler_is_an_error_with_a_hint():
     assert known is not None and known.code == 3 and "`--compile`" in (known.hint or "")
 
 
+@pytest.mark.parametrize("words", ["-h", "sample -h", "weights -h", "weights list -h", "weights convert -h"])
+def test_h_is_help(words: str):
+    done = program(*words.split())
+    assert done.returncode == 0 and "Usage: inrflow" in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"]])
 def test_help_whose_reader_has_left_exits_with_0(arguments: list[str]):
     reader, writer_end = os.pipe()

@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,12 @@ def installed(kind: str, folder: Path) -> list[Path]:
     if kind == "editable":
         return [ROOT / name for name in build["dev-mode-dirs"]]
     wheel = build["targets"]["wheel"]
+    if kind == "zip":
+        with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+            for source, target in {"inrflow_core": "inrflow_core", **wheel["sources"]}.items():
+                for file in (ROOT / source).rglob("*.py*"):
+                    archive.write(file, Path(target) / file.relative_to(ROOT / source))
+        return [folder / "all.zip"]
     for name in wheel["only-include"]:
         (folder / name).symlink_to(ROOT / name)
     for source, target in wheel["sources"].items():
@@ -59,7 +66,7 @@ def installed(kind: str, folder: Path) -> list[Path]:
     return [folder]
 
 
-@pytest.mark.parametrize("kind", ["editable", "wheel"])
+@pytest.mark.parametrize("kind", ["editable", "wheel", "zip"])
 def test_an_installation_has_the_package_which_imports_neither_torch_nor_numpy(kind: str, tmp_path: Path):
     paths = os.pathsep.join(map(str, installed(kind, tmp_path)))
     environment = os.environ | {"PYTHONPATH": paths}

@@ -12,14 +12,16 @@ first used: `import inrflow` alone imports neither torch nor NumPy.
 
 import ast
 import importlib
+import pkgutil
 import sys
-from pathlib import Path
 from typing import Any
 
 
 def _sources() -> dict[str, tuple[str, str]]:
     """By public name, the module of inrflow_core that defines it and its name there."""
-    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    text = pkgutil.get_data(__name__, "__init__.pyi")
+    assert text is not None
+    stub = ast.parse(text)
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     return {alias.asname or alias.name: (node.module or "", alias.name) for node in imports for alias in node.names}
 
