@@ -171,9 +171,9 @@ class Functions:
         recorded = self.fields.get(selection)
         if recorded is not None:
             return recorded
-        model, weights = self._load(selection.run, selection.step, selection.ema)
         self._recording = _Recording(selection, progress)
         try:
+            model, weights = self._load(selection.run, selection.step, selection.ema)
             record = self._encode if self._encodes(selection) else self._sample
             recorded = record(model, weights, selection, self._recording)
         finally:

@@ -14,6 +14,7 @@ const VIEWS = { cloud: CloudView, mesh: MeshView, scene: SceneView, clip: ClipVi
 export const SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQ"; // of a protein, where the page does not say another
 const GRID = "64"; // of a mesh, where the page does not say another
 const UNITS = { image: "tile", cloud: "points", mesh: "mesh", scene: "view", clip: "clip", structure: "structure" };
+const FOLLOW = 250; // milliseconds between two looks at how far a recording is
 const NAMES = { function: "function", bicubic: "bicubic enlargement", pixels: "training pixels", truth: "input image" };
 
 export class Panel {
@@ -181,13 +182,16 @@ export class Panel {
   /** Ask for the recording, its class and its time; then `show` the views that need it, which stay as they are until then. */
   async record(parameters, show) {
     this.recording?.abort();
-    const { signal } = this.recording = new AbortController();
+    const controller = this.recording = new AbortController();
+    const { signal } = controller;
     const views = this.views.filter((view) => this.needsRecording(view));
     const mark = (name, isOn) => { for (const { pane } of views) pane.classList.toggle(name, isOn); };
     mark("stale", true);
     this.part("foot").classList.remove("bad");
     this.part("what").textContent = "recording ...";
     this.part("time").textContent = "";
+    this.isSent = false;
+    this.follow(parameters, signal);
     try {
       const answer = await (await this.requestRecord(parameters, signal)).json();
       for (const name of ["stale", "failed"]) mark(name, false);
@@ -205,13 +209,27 @@ export class Panel {
       if (error.name === "AbortError") return;
       mark("failed", true);
       this.fail(error);
+    } finally {
+      controller.abort(); // of what follows it
+    }
+  }
+
+  /** Say which step a recording is at, until the signal aborts. */
+  async follow(parameters, signal) {
+    while (await pause(FOLLOW, signal)) {
+      try {
+        const answer = this.isSent ? await (await request("progress", parameters, signal)).json() : {};
+        const { done, total, is_recorded: isRecorded } = answer;
+        if (!signal.aborted && !isRecorded) this.part("what").textContent = recordingWords(done, total, this.isEncoded ? "evaluation" : "step");
+      } catch { return; } // the request of the recording itself says why
     }
   }
 
   /** What is recorded is answered at once, and other recordings in turn. */
   async requestRecord(parameters, signal) {
     const { is_recorded: isRecorded } = await (await request("progress", parameters, signal)).json();
-    return isRecorded ? request("record", parameters, signal) : slowRequest("record", parameters, signal);
+    if (isRecorded) return request("record", parameters, signal);
+    return slowRequest("record", parameters, signal, () => { this.isSent = true; });
   }
 
   time(name, number) {
@@ -341,6 +359,21 @@ function windowParameters(view, most) {
 /** The size of a point in units of the cloud, from the slider's 1 to 100. */
 function dotSize(position) {
   return 0.0025 * 16 ** (position / 100);
+}
+
+/** How far a recording is: it waits its turn, or has done some of all steps, where both are equal of an unknown number. */
+function recordingWords(done, total, unit) {
+  if (done === undefined || done === null) return "waiting ...";
+  if (total < 2) return "recording ...";
+  return `recording, ${unit} ${done < total ? `${(done + 1).toLocaleString("en")} of ${total.toLocaleString("en")}` : done.toLocaleString("en")} ...`;
+}
+
+/** Whether so many milliseconds have passed before the signal aborts. */
+function pause(milliseconds, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(true), milliseconds);
+    signal.addEventListener("abort", () => { clearTimeout(timer); resolve(false); }, { once: true });
+  });
 }
 
 function drawCloud(canvas, values, channels) {
