@@ -68,6 +68,7 @@ def page(url: str) -> Iterator[Any]:
         page = browser.new_page(viewport={"width": 1200, "height": 760})
         page.problems, page.addresses = [], []
         page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("console", lambda message: page.problems.extend([message.text] * ("failed to load:" in message.text)))
         page.on("request", lambda request: page.addresses.append(request.url))
         yield page
         browser.close()
@@ -202,7 +203,7 @@ def test_a_number_that_cannot_be_is_said_and_any_other_is_taken(page: Any, url: 
     assert tiles and all("interval=0.1%2C0.9" in at for at in tiles)
 
 
-def test_tiles_of_a_replaced_image_are_aborted(page: Any, url: str):
+def test_tiles_of_a_replaced_image_are_aborted_and_are_no_errors(page: Any, url: str):
     aborted: list[str] = []
     page.on("requestfailed", lambda request: aborted.append(request.url))
     page.route("**/api/tile*seed=4*", lambda route: None)  # these are never answered
@@ -213,27 +214,33 @@ def test_tiles_of_a_replaced_image_are_aborted(page: Any, url: str):
     wait(lambda: page.evaluate("1") and "tile in" in page.inner_text(".panel .time"))
     assert len(waiting(4)) == 2 and sorted(aborted) == sorted(waiting(4))
     assert page.evaluate("window.inrflowPage.panels[0].views[0].downloads.size") <= 2
+    page.route("**/api/tile*", lambda route: None)
+    page.evaluate("window.inrflowPage.panels[0].views[0].viewer.viewport.zoomBy(4)")
+    wait(lambda: page.evaluate("window.inrflowPage.panels[0].views[0].downloads.size") == 2)
+    page.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    wait(lambda: page.evaluate("window.inrflowPage.panels[0].views[0].downloads.size") == 2)
+    page.goto("about:blank")
     assert page.problems == []
 
 
 def test_what_needs_no_recording_is_shown_while_others_are_recorded(page: Any, url: str):
     finished: list[str] = []
     page.on("requestfinished", lambda request: finished.append(request.url))
-    page.goto(f"{url}#seed=4&panels={';'.join('01010101')}")
+    page.goto(f"{url}#seed=41&panels={';'.join('01010101')}")
     shown = lambda: page.locator(".time", has_text=re.compile("(tile|points) in")).count()  # noqa: E731
     stale = lambda: page.locator(".view.stale").count()  # noqa: E731
     events = lambda: page.evaluate("1")  # noqa: E731
     sent = lambda name, words: [at for at in page.addresses if events() and f"/api/{name}" in at and words in at]  # noqa: E731
     wait(lambda: shown() == 8 and stale() == 0)
-    page.route("**/api/record*seed=5*", lambda route: None)  # these are never answered
+    page.route("**/api/record*seed=42*", lambda route: None)  # these are never answered
     page.route("**/api/record*image=*", lambda route: None)
     page.click("#next")
-    wait(lambda: len(sent("record", "seed=5")) == 2)
-    assert stale() == 8 and shown() == 0 and not sent("tile", "seed=5") and not sent("points", "seed=5")
+    wait(lambda: len(sent("record", "seed=42")) == 2)
+    assert stale() == 8 and shown() == 0 and not sent("tile", "seed=42") and not sent("points", "seed=42")
     page.click("#previous")
     wait(lambda: shown() == 8 and stale() == 0)  # without a turn: recorded functions
     page.click("#next")
-    wait(lambda: len(sent("record", "seed=5")) == 4 and stale() == 8)
+    wait(lambda: len(sent("record", "seed=42")) == 4 and stale() == 8)
     page.evaluate(DROP, [list(png()), "a.png"])
     for kind in ("truth", "bicubic"):
         wait(
@@ -242,12 +249,17 @@ def test_what_needs_no_recording_is_shown_while_others_are_recorded(page: Any, u
             )
         )
     assert not [at for at in sent("tile", "image=") if "kind=function" in at]
-    assert len(sent("record", "seed=5")) <= 6, "only in place of those that were aborted"
+    assert len(sent("record", "seed=42")) <= 6, "only in place of those that were aborted"
     assert stale() == 8 and page.problems == []
 
 
 def test_a_recording_says_which_step_it_is_at(page: Any, url: str):
-    steps = [{"done": None, "total": None}, {"done": 0, "total": 0}, {"done": 11, "total": 1250}, {"done": 7, "total": 7}]
+    steps = [
+        {"done": None, "total": None},
+        {"done": 0, "total": 0},
+        {"done": 11, "total": 1250},
+        {"done": 7, "total": 7},
+    ]
     said: list[str] = []
 
     def answer(route: Any) -> None:

@@ -31,9 +31,17 @@ export function address(name, parameters) {
   return `api/${name}?${new URLSearchParams(parameters)}`;
 }
 
-/** An answer; raises an Error with the server's own words. */
+let isLeft = false;
+window.addEventListener("pagehide", () => { isLeft = true; });
+window.addEventListener("pageshow", () => { isLeft = false; });
+
+/** An answer; raises an Error with the server's own words, and an AbortError where the signal aborts or the page is left. */
 export async function request(name, parameters, signal) {
-  return answered(await fetch(address(name, parameters), { signal }));
+  try {
+    return await answered(await fetch(address(name, parameters), { signal }));
+  } catch (error) {
+    throw isLeft ? new DOMException("the page is left", "AbortError") : error;
+  }
 }
 
 const MOST_SLOW = 2; // one under way and the next: a browser has six connections to a server, and the others stay free

@@ -26,6 +26,7 @@ class Page {
       this.state = fromFragment(location.hash, info);
       this.rebuild();
     });
+    window.addEventListener("pageshow", ({ persisted }) => { if (persisted) this.rebuild(); }); // its requests were aborted
     this.rebuild();
   }
 

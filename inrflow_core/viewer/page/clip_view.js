@@ -40,7 +40,7 @@ export class ClipView {
   }
 
   async show(parameters) {
-    this.controller?.abort();
+    this.abort();
     const { signal } = this.controller = new AbortController();
     try {
       const response = await request("clip", parameters, signal);
@@ -84,9 +84,14 @@ export class ClipView {
     this.draw();
   }
 
+  /** End the request under way. */
+  abort() {
+    this.controller?.abort();
+  }
+
   destroy() {
     cancelAnimationFrame(this.request);
-    this.controller?.abort();
+    this.abort();
     this.canvas.remove();
     this.bar.remove();
   }

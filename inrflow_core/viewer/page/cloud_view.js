@@ -48,12 +48,18 @@ export class CloudView extends Stage {
 
   /** Show a function with a number of points. */
   show(parameters, run, number) {
-    this.controller?.abort();
+    this.abort();
     this.controller = new AbortController();
     this.loading = null;
     this.parameters = parameters;
     this.loaded = 0;
     this.setNumber(number);
+  }
+
+  /** End the request under way, and make none until another function is shown. */
+  abort() {
+    this.controller?.abort();
+    this.parameters = null;
   }
 
   /** Show so many points: those that are here, and further blocks. */
@@ -115,8 +121,7 @@ export class CloudView extends Stage {
   }
 
   destroy() {
-    this.parameters = null;
-    this.controller?.abort();
+    this.abort();
     this.geometry.dispose();
     this.material.dispose();
     super.destroy();

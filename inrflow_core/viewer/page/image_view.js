@@ -3,7 +3,11 @@
 import { address, milliseconds, request } from "./api.js";
 
 const COARSEST = 6; // the level of OpenSeadragon that has 2^6 pixels: shown first, while the finer tiles are drawn
+const ABORTED = "aborted"; // the reason of tiles that are no longer needed
 const LEAST_CELL = 6; // pixels of the screen from which on the grid is drawn
+
+const { console: log } = window.OpenSeadragon;
+window.OpenSeadragon.console = { ...log, error: (...words) => { if (words.at(-1) !== ABORTED) log.error(...words); } };
 
 export class ImageView {
   key = "zoom";
@@ -49,7 +53,7 @@ export class ImageView {
           return address("tile", { ...parameters, kind, level: Math.max(0, level - top), row, column, ...coarse });
         },
         hasTransparency: () => false,
-        downloadTileStart: (job) => { if (view.shown === parameters) view.download(job); else job.fail("replaced", null); },
+        downloadTileStart: (job) => { if (view.shown === parameters) view.download(job); else job.fail(ABORTED, null); },
         downloadTileAbort: (job) => job.userData.controller?.abort(),
       },
       index: 0, replace: this.viewer.world.getItemCount() > 0,
@@ -71,15 +75,17 @@ export class ImageView {
       this.report(milliseconds(response));
       job.finish(blob, null, "rasterBlob");
     } catch (error) {
-      if (error.name !== "AbortError") this.fail(error);
-      job.fail(String(error.message || error), null);
+      const isAborted = error.name === "AbortError";
+      if (!isAborted) this.fail(error);
+      job.fail(isAborted ? ABORTED : String(error.message || error), null);
     } finally {
       this.downloads.delete(controller);
     }
   }
 
-  /** End the requests of all tiles under way: OpenSeadragon does so for none that it replaces. */
+  /** End the requests of all tiles under way, and make none until another function is shown: OpenSeadragon ends none that it replaces. */
   abort() {
+    this.shown = null;
     this.viewer.imageLoader.clear();
     for (const controller of this.downloads) controller.abort();
     this.downloads.clear();

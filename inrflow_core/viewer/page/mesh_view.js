@@ -20,7 +20,7 @@ export class MeshView extends Stage {
 
   /** Show a function's surface; the side of the grid is in the parameters. */
   async show(parameters) {
-    this.controller?.abort();
+    this.abort();
     const { signal } = this.controller = new AbortController();
     try {
       const response = await request("mesh", parameters, signal);
@@ -48,8 +48,13 @@ export class MeshView extends Stage {
     this.draw();
   }
 
-  destroy() {
+  /** End the request under way. */
+  abort() {
     this.controller?.abort();
+  }
+
+  destroy() {
+    this.abort();
     this.mesh.geometry.dispose();
     this.material.dispose();
     super.destroy();

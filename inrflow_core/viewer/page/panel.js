@@ -187,6 +187,7 @@ export class Panel {
     const views = this.views.filter((view) => this.needsRecording(view));
     const mark = (name, isOn) => { for (const { pane } of views) pane.classList.toggle(name, isOn); };
     mark("stale", true);
+    for (const view of views) view.abort();
     this.part("foot").classList.remove("bad");
     this.part("what").textContent = "recording ...";
     this.part("time").textContent = "";

@@ -31,7 +31,7 @@ export class ProteinView {
   }
 
   async show(parameters) {
-    this.controller?.abort();
+    this.abort();
     const { signal } = this.controller = new AbortController();
     try {
       const [library, response] = await Promise.all([load3Dmol(), request("structures", parameters, signal)]);
@@ -76,8 +76,13 @@ export class ProteinView {
     this.viewer?.render();
   }
 
-  destroy() {
+  /** End the request under way. */
+  abort() {
     this.controller?.abort();
+  }
+
+  destroy() {
+    this.abort();
     this.observer.disconnect();
     this.viewer?.clear();
     this.element.replaceChildren();

@@ -25,7 +25,7 @@ export class SceneView {
   }
 
   show(parameters, run) {
-    this.coarse?.abort();
+    this.abort();
     Object.assign(this, { parameters, run });
     this.refresh();
   }
@@ -115,11 +115,16 @@ export class SceneView {
     }
   }
 
-  destroy() {
+  /** End the requests under way, and make none until another function is shown. */
+  abort() {
     this.parameters = null;
     clearTimeout(this.timer);
     this.full?.abort();
     this.coarse?.abort();
+  }
+
+  destroy() {
+    this.abort();
     URL.revokeObjectURL(this.image.src);
     this.image.remove();
   }
