@@ -253,6 +253,50 @@ def test_what_needs_no_recording_is_shown_while_others_are_recorded(page: Any, u
     assert stale() == 8 and page.problems == []
 
 
+def test_the_number_of_points_to_come_is_said(page: Any, url: str):
+    routes: list[Any] = []
+    page.route("**/api/record*", lambda route: routes.append(route))
+    page.goto(f"{url}#seed=44&panels=1;1&points=9000&steps=2")
+    count = lambda: page.evaluate("document.getElementById('num-points').textContent")  # noqa: E731
+    wait(lambda: count() == "9,000 to come" and len(routes) == 2)
+    page.route("**/api/points*first=8192*", lambda route: routes.append(route))
+    for route in routes[:2]:
+        route.continue_()
+    wait(lambda: count() == "8,192 of 9,000" and len(routes) == 4)
+    routes[2].continue_()
+    wait(lambda: page.evaluate("window.inrflowPage.panels.some((panel) => panel.views[0].loaded === 9000)"))
+    assert count() == "8,192 of 9,000", "of the cloud that has fewer"
+    routes[3].continue_()
+    wait(lambda: count() == "9,000")
+    assert page.problems == []
+
+
+def test_values_of_several_presets_name_their_runs(page: Any, tmp_path: Path):
+    other = {**tiny.LOCAL_IMAGE, "sampler": {"name": "heun", "steps": 7}, "method": {"guidance_interval": [0.2, 0.8]}}
+    for folder, kind in (("a/one", tiny.LOCAL_IMAGE), ("b/one", other), ("a/clouds", tiny.POINTS)):
+        (tmp_path / folder).parent.mkdir(exist_ok=True)
+        tiny.run_folder(tmp_path / folder, kind)
+    usual = lambda name: page.get_attribute(f"#{name}", "placeholder")  # noqa: E731
+    note = lambda name: page.inner_text(f"#{name}-presets")  # noqa: E731
+    with served(tmp_path / "a/one", tmp_path / "b/one", tmp_path / "a/clouds") as address:
+        page.goto(f"{address}#panels=0;1;0")
+        wait(lambda: page.locator(".panel").count() == 3)
+        assert page.locator(".panel:nth-child(2) .run option").all_inner_texts() == ["one (1)", "one (2)", "clouds"]
+        assert usual("steps") == usual("interval") == "each preset's"
+        assert note("steps") == "one (1): 4\none (2): 7" and note("interval") == "one (1): 0,1\none (2): 0.2,0.8"
+        assert page.inner_text("#sampler option:checked") == "each preset's"
+        assert note("sampler") == "one (1): euler\none (2): heun" and note("guidance") == ""
+        page.fill("#steps", "3")
+        page.press("#steps", "Enter")
+        assert note("steps") == "" and note("interval"), "the number holds for all"
+        page.fill("#steps", "")
+        page.press("#steps", "Enter")
+        assert note("steps").endswith("one (2): 7")
+        page.click(".panel:nth-child(2) .close")
+        assert usual("steps") == "preset's: 4" and usual("interval") == "preset's: 0,1" and note("steps") == ""
+        assert page.inner_text("#sampler option:checked") == "preset's (euler)" and page.problems == []
+
+
 def test_a_recording_says_which_step_it_is_at(page: Any, url: str):
     steps = [
         {"done": None, "total": None},

@@ -2,7 +2,7 @@
 
 import { address, encodes, request, save, send, slowRequest, takesCamera } from "./api.js";
 import { Panel, SEQUENCE } from "./panel.js";
-import { MOST_PANELS, fromFragment, numSamples, pointsAt, positionOf, toFragment } from "./state.js";
+import { MOST_PANELS, fromFragment, numSamples, pointsAt, positionOf, titleOf, toFragment } from "./state.js";
 
 const find = (id) => document.getElementById(id);
 const MOST_LISTED = 2000;
@@ -41,6 +41,7 @@ class Page {
   change() {
     this.fillControls();
     for (const panel of this.panels) panel.show();
+    this.count();
     this.remember();
   }
 
@@ -75,8 +76,13 @@ class Page {
     this.timer = setTimeout(() => { this.remember(); }, 250);
   }
 
-  counted(panel, number) {
-    find("num-points").textContent = number.toLocaleString("en");
+  /** Say how many points the clouds show, and how many are to come. */
+  count() {
+    const { points } = this.state;
+    const clouds = this.panels.flatMap((panel) => panel.views).filter((view) => view.kind === "cloud" && !view.pane.matches(".failed"));
+    const loaded = Math.min(points, ...clouds.map((view) => view.loaded));
+    const all = points.toLocaleString("en");
+    find("num-points").textContent = loaded === points ? all : loaded ? `${loaded.toLocaleString("en")} of ${all}` : `${all} to come`;
   }
 
   connect() {
@@ -185,14 +191,13 @@ class Page {
     this.fillClasses(runs);
     this.fillInput(runs);
     const samplers = [...new Set(runs.flatMap((run) => run.samplers))];
-    const usual = [...new Set(runs.map((run) => run.sampler).filter(Boolean))].join(", ");
-    fill("sampler", [new Option(usual ? `preset's (${usual})` : "preset's", ""), ...samplers.map((name) => new Option(name, name))], state.sampler, samplers.length);
-    const shared = (name) => [...new Set(runs.map((run) => run[name]).filter((value) => value !== null))].join(", ");
-    fillNumber("steps", state.steps, shared("steps"), runs.some((run) => run.takes_steps));
+    fill("sampler", [new Option("preset's", ""), ...samplers.map((name) => new Option(name, name))], state.sampler, samplers.length);
+    find("sampler").options[0].text = this.ofPreset("sampler", (run) => run.sampler, "preset's (", ")");
+    fillNumber("steps", state.steps, this.ofPreset("steps", (run) => run.steps), runs.some((run) => run.takes_steps));
     const guides = runs.filter((run) => run.interval);
     const isGuided = runs.some((run) => run.guidance !== null) || Boolean(state.guide && guides.length);
-    fillNumber("guidance", state.guidance, shared("guidance"), isGuided);
-    fillNumber("interval", state.interval, [...new Set(guides.map((run) => run.interval.join(",")))].join("; "), isGuided && guides.length);
+    fillNumber("guidance", state.guidance, this.ofPreset("guidance", (run) => run.guidance), isGuided);
+    fillNumber("interval", state.interval, this.ofPreset("interval", (run) => run.interval?.join(",")), isGuided && guides.length);
     fill("guide", [new Option("no other run", ""), ...this.guideOptions(guides)], state.guide, guides.length);
     find("steps").max = this.info.most_steps;
     find("add").disabled = this.panels.length >= MOST_PANELS;
@@ -204,7 +209,7 @@ class Page {
       find(`${kind}-controls`).hidden = !runs.some((run) => run.view === kind);
       for (const [name, usual] of names) {
         find(name).value = state[name];
-        find(name).placeholder = String(usual(runs.find((run) => run.view === kind), state) ?? "");
+        find(name).placeholder = this.ofPreset(name, (run) => (run.view === kind ? usual(run, state) : null), "");
       }
     }
     for (const name of ["text", "sequence"]) {
@@ -219,13 +224,23 @@ class Page {
     find("dot").value = state.dot;
   }
 
+  /** The value of the panels' presets, for a control that is empty; where they differ, a note under it says which run has which. */
+  ofPreset(id, valueOf, before = "preset's: ", after = "") {
+    const rows = this.panels.map(({ run, title }) => [title, valueOf(run)]).filter(([, value]) => value !== null && value !== undefined);
+    const values = new Set(rows.map(([, value]) => value));
+    const note = find(`${id}-presets`);
+    note.textContent = values.size < 2 || this.state[id] ? "" : [...new Set(rows.map(([title, value]) => `${title}: ${value}`))].join("\n");
+    return values.size > 1 ? "each preset's" : values.size ? `${before}${[...values][0]}${after}` : "preset's";
+  }
+
   /** The runs that can guide some runs, each with its latest checkpoints. */
   guideOptions(runs) {
     const domains = new Set(runs.map((run) => run.domain));
-    return this.info.runs.flatMap((run, index) => {
+    return this.info.runs.flatMap((run, index, all) => {
+      const title = titleOf(run, all);
       if (!domains.has(run.domain)) return [];
       const older = run.checkpoints.slice(-MOST_GUIDES - 1, -1).reverse();
-      return [new Option(run.name, index), ...older.map((step) => new Option(`${run.name}, step ${step.toLocaleString("en")}`, `${index},${step}`))];
+      return [new Option(title, index), ...older.map((step) => new Option(`${title}, step ${step.toLocaleString("en")}`, `${index},${step}`))];
     });
   }
 
@@ -266,13 +281,15 @@ function fill(id, options, value, isShown) {
 
 function fillNumber(id, value, usual, isShown) {
   find(id).value = value;
-  find(id).placeholder = usual ? `preset's: ${usual}` : "preset's";
+  find(id).placeholder = usual;
   show(id, isShown);
 }
 
 function show(id, isShown) {
   find(id).hidden = !isShown;
   document.querySelector(`label[for=${id}]`).hidden = !isShown;
+  const note = find(`${id}-presets`);
+  if (note) note.hidden = !isShown;
 }
 
 function say(words, isBad = false) {

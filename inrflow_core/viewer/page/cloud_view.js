@@ -110,7 +110,7 @@ export class CloudView extends Stage {
   update() {
     const shown = Math.min(this.loaded, this.wanted);
     this.geometry.setDrawRange(0, shown);
-    this.count(shown);
+    this.count();
     this.draw();
   }
 

@@ -7,7 +7,7 @@ import { ImageView } from "./image_view.js";
 import { MeshView } from "./mesh_view.js";
 import { ProteinView } from "./protein_view.js";
 import { SceneView } from "./scene_view.js";
-import { beside, numSamples } from "./state.js";
+import { beside, numSamples, titleOf } from "./state.js";
 
 const STRIP = [1, 2, 3, 5, 8, 12, 20, 30, 50, 100, 250, 500];
 const VIEWS = { cloud: CloudView, mesh: MeshView, scene: SceneView, clip: ClipView, structure: ProteinView };
@@ -39,6 +39,8 @@ export class Panel {
   }
 
   get run() { return this.page.info.runs[this.own.run]; }
+
+  get title() { return titleOf(this.run, this.page.info.runs); }
 
   /** Show what the state says; views stay where they are of the same kind. */
   show() {
@@ -113,7 +115,7 @@ export class Panel {
   }
 
   fillRuns() {
-    const options = this.page.info.runs.map((run, index) => new Option(run.name, index));
+    const options = this.page.info.runs.map((run, index, runs) => new Option(titleOf(run, runs), index));
     this.part("run").replaceChildren(...options);
     this.part("run").value = this.own.run;
   }
@@ -170,7 +172,7 @@ export class Panel {
     };
     const { pose } = this.page.state;
     if (kind in VIEWS) {
-      const view = new VIEWS[kind](element, { ...common, count: (number) => this.page.counted(this, number) });
+      const view = new VIEWS[kind](element, { ...common, count: () => this.page.count() });
       if (pose) view.place(pose);
       return view;
     }
@@ -209,6 +211,7 @@ export class Panel {
     } catch (error) {
       if (error.name === "AbortError") return;
       mark("failed", true);
+      this.page.count();
       this.fail(error);
     } finally {
       controller.abort(); // of what follows it

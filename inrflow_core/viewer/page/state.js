@@ -31,6 +31,12 @@ export function numSamples({ samples, tint }) {
   return Number(samples) || (tint === "deviation" ? COMPARED : 1);
 }
 
+/** What distinguishes a run from the page's others: its name, with a number where it has namesakes. */
+export function titleOf(run, runs) {
+  const namesakes = runs.filter(({ name }) => name === run.name);
+  return namesakes.length > 1 ? `${run.name} (${namesakes.indexOf(run) + 1})` : run.name;
+}
+
 /** The fragment of a state: only what differs from the defaults, which are all runs side by side. */
 export function toFragment(state, info) {
   const parts = new URLSearchParams();
