@@ -55,8 +55,8 @@ def normalization(of: Frame) -> dict[str, Any]:
     return {"kind": "global", "offset": offset, "scale": scale, "undo": "points * scale + offset"}
 
 
-def example(item: Item, points: np.ndarray, of: Frame) -> Example:
-    """A cloud with the offset and scale of all, float32.
+def example(item: Item, points: np.ndarray, of: Frame, colors: np.ndarray | None = None) -> Example:
+    """A cloud with the offset and scale of all, float32; colors in [-1, 1] follow the positions.
 
     Raises:
         UnreadableItemError: a number that is not finite.
@@ -64,4 +64,7 @@ def example(item: Item, points: np.ndarray, of: Frame) -> Example:
     pieces.check_finite(points)
     offset, scale = of
     with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which `prepare` refuses
-        return Example(((points - np.array(offset)) / scale).astype(np.float32), item.label, item.name)
+        values = ((points - np.array(offset)) / scale).astype(np.float32)
+    if colors is not None:
+        values = np.concatenate([values, colors.astype(np.float32)], axis=1)
+    return Example(values, item.label, item.name)

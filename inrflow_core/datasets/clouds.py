@@ -50,7 +50,7 @@ COMPARED = 16
 
 @dataclass(frozen=True)
 class Config:
-    """Points, scale and classes of the clouds, and the split."""
+    """Points, scale, colors and classes of the clouds, and the split."""
 
     points: int | None = None
     """Points of each set, drawn from the file without replacement; files with fewer are skipped. None takes as many as the
@@ -58,6 +58,9 @@ class Config:
     normalization: Literal["shape", "global"] = "shape"
     """`shape`: each cloud's box to [-1, 1], as in the paper. `global`: one offset and scale for all, the mean and deviation of
     the train split, so that sizes and positions stay comparable."""
+    colors: bool | None = None
+    """Store the colors of .ply and .pcd files, and of .npz files of inrflow, as three more numbers of each point; clouds without colors
+    are skipped. None is no colors, and no entry in the manifest: shards of before have none."""
     classes: bool = False
     """Label by sub-folder: directly below the source, or below `train`, `val` and `test`."""
     val: float = 0.1
@@ -98,7 +101,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         notes += (f"each set has {points:,} points, as the smallest file has; `--set points=N` takes another number",)
     return DatasetIndex(
         splits,
-        shape=(points, 3),
+        shape=(points, 6 if config.colors else 3),
         dtype="float32",
         fingerprint=fingerprint(read),
         classes=tuple(classes),
@@ -112,12 +115,18 @@ def read(item: Item, config: Config) -> Example:
     """Points of one cloud in random order, normalized; the name of its file is their seed.
 
     Raises:
-        UnreadableItemError: the file cannot be read, is not a cloud, has too few points, or numbers that are not finite.
+        UnreadableItemError: the file cannot be read, is not a cloud, has too few points, no colors although `colors` is set, or
+            numbers that are not finite.
     """
-    points = _selected(item)
+    points = _selected(item, with_colors=bool(config.colors))
+    if config.colors and points.shape[1] < 6:
+        raise UnreadableItemError(
+            "it has no colors (columns of .npy, .xyz and other programs' .npz files are not taken as such)"
+        )
+    positions, colors = points[:, :3], points[:, 3:] if config.colors else None
     if config.normalization == "shape":
-        return _point_clouds.boxed(item, points)
-    return _cloud_frame.example(item, points, item.location[-1])
+        return _point_clouds.boxed(item, positions, colors)
+    return _cloud_frame.example(item, positions, item.location[-1], colors)
 
 
 def _items(
@@ -174,10 +183,10 @@ def _default_points(items: Sequence[Item]) -> int:
     return min(MOST_POINTS, *(size for size in [middle, *sizes] if 2 * size >= middle))
 
 
-def _selected(item: Item) -> Float[np.ndarray, "N 3"]:
+def _selected(item: Item, *, with_colors: bool = False) -> Float[np.ndarray, "N C"]:
     """The points of a set: a permutation of the file's points, cut off, so that a larger number only adds points."""
     place, count = item.location[:2]
-    points = cloud_files.read(place)
+    points = cloud_files.read(place, with_colors=with_colors)
     if len(points) < count:
         raise UnreadableItemError(
             f"it has {len(points):,} points, and each set {count:,}: files need at least that many"

@@ -199,7 +199,8 @@ class Domain(DecodedAtOwnPairs):
         (points, center), channels = cloud_files.read_input(path), self.config.channels
         if points.shape[1] < channels:
             raise UsageError(
-                f"`{path}` has no colors, and the model samples colored clouds", hint="give a .ply with colors"
+                f"`{path}` has no colors, and the model samples colored clouds",
+                hint="give a .ply or .pcd with colors, or an .npz of inrflow",
             )
         points = points[:, :channels]
         low, high = points[:, :3].min(0), points[:, :3].max(0)

@@ -1,6 +1,7 @@
 """Files of point clouds: the positions in .ply, .npy, .npz, .xyz and .pcd, with a reason for whatever is not a cloud.
 
-Colors, normals and other columns are not read, but for the colors of a .ply cloud in `read_input`. Nothing is unpickled.
+On request with the colors of .ply and .pcd files, and of .npz files that inrflow wrote: further columns of other arrays and of texts can be
+normals as well. Normals and other columns are not read. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ LARGEST_TEXT = 1 << 28
 MOST_CLOUDS = 1_000_000
 """Clouds of one array."""
 COMMENTS = (b"#", b"//")
+PROVENANCE = "origin"
+"""The array beside the points of samples, which have colors from -1 to 1 in columns 4 to 6."""
 OCCUPANCIES = "occupancies"
 """An array beside the points of an Occupancy Networks `points.npz`, which are no cloud."""
 MARK = b"\xef\xbb\xbf"
@@ -51,8 +54,8 @@ class Location(NamedTuple):
     row: int | None = None
 
 
-def read(location: Location) -> Float[np.ndarray, "N 3"]:
-    """The positions of a cloud, float32 or float64.
+def read(location: Location, *, with_colors: bool = False) -> Float[np.ndarray, "N C"]:
+    """The positions of a cloud, float32 or float64; with `with_colors` colors in [-1, 1] follow, if the file has some.
 
     Raises:
         UnreadableItemError: the file cannot be read, or is not a cloud: with what it holds and what is expected.
@@ -60,7 +63,10 @@ def read(location: Location) -> Float[np.ndarray, "N 3"]:
     suffix = Path(location.name).suffix.lower()
     path = Path(location.folder, location.name)
     try:
-        points = _array(path, location.row) if suffix in ARRAYS else TEXTS[suffix](_content(path))
+        if suffix in ARRAYS:
+            points = _array(path, location.row, with_colors=with_colors)
+        else:
+            points = TEXTS[suffix](_content(path), with_colors=with_colors)
     except (ValueError, KeyError, IndexError, OverflowError) as error:
         raise UnreadableItemError(f"it cannot be read as a {suffix} file: {error}") from error
     if not len(points):
@@ -92,7 +98,7 @@ def rows(folder: Path, name: str) -> list[Location]:
 def read_input(path: Path) -> tuple[Float32[np.ndarray, "N C"], Float64[np.ndarray, " 3"]]:
     """A cloud that a model encodes, and the center that was taken off its positions: 0 for most (`ply_reader.read_cloud`).
 
-    The colors of a .ply file, in [-1, 1], follow the positions.
+    The colors of `read` follow the positions.
 
     Raises:
         MissingError: there is no such file.
@@ -108,10 +114,11 @@ def read_input(path: Path) -> tuple[Float32[np.ndarray, "N C"], Float64[np.ndarr
             hint="write one of them into a file of its own, of shape (N, 3)",
         )
     try:
-        points = read(locations[0])
+        points = read(locations[0], with_colors=True)
     except UnreadableItemError as error:
         raise IntegrityError(f"`{path}` cannot be read as a cloud: {error.reason}", hint=HINT) from error
-    return ply_reader.single_cloud(path, points)
+    positions, center = ply_reader.single_cloud(path, points[:, :3])
+    return np.concatenate([positions, points[:, 3:].astype(np.float32)], axis=1), center
 
 
 def _content(path: Path) -> bytes:
@@ -123,7 +130,7 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-def _array(path: Path, row: int | None) -> Num[np.ndarray, "N C"]:
+def _array(path: Path, row: int | None, *, with_colors: bool) -> Num[np.ndarray, "N C"]:
     shape, name = _header(path)
     stated = shape if row is None else shape[1:]
     if len(stated) != 2 or not 3 <= stated[1] <= MOST_COLUMNS:
@@ -134,7 +141,15 @@ def _array(path: Path, row: int | None) -> Num[np.ndarray, "N C"]:
     values = _plainly(lambda: _loaded(path, name, path.stat().st_mtime_ns))
     if values.dtype.kind not in "fiu":
         raise UnreadableItemError(f"its numbers are {values.dtype}, not floating-point numbers or integers")
-    return np.asarray(values[..., :3] if row is None else values[row, :, :3])
+    columns = 6 if with_colors and stated[1] == 6 and name == NAME and _is_ours(path) else 3
+    points = np.array(values[..., :columns] if row is None else values[row, :, :columns])
+    points[:, 3:] = points[:, 3:].clip(-1, 1)  # samples exceed the range of colors a little
+    return points
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether inrflow wrote an .npz file: with its provenance."""
+    return PROVENANCE in _plainly(lambda: array_file.array_shapes(path))
 
 
 @functools.lru_cache(maxsize=2)
@@ -178,16 +193,21 @@ def _plainly(read: Callable[[], T]) -> T:
         raise UnreadableItemError("it cannot be read") from error
 
 
-def _ply(content: bytes) -> Num[np.ndarray, "N 3"]:
+def _ply(content: bytes, *, with_colors: bool) -> Num[np.ndarray, "N C"]:
     vertices = ply_reader.parse(content, last="vertex").elements["vertex"]
     columns = [column for name in "xyz" if isinstance(column := vertices.get(name), np.ndarray)]
     if len(columns) < 3:
         raise UnreadableItemError(f"its vertices have {', '.join(vertices) or 'nothing'}, and not x, y and z")
-    return np.stack(columns, axis=1)
+    positions = np.stack(columns, axis=1)
+    colors = ply_reader.colors_of(vertices) if with_colors else None
+    if colors is None:
+        return positions
+    kind = np.result_type(positions.dtype, np.float32)
+    return np.concatenate([positions.astype(kind), (colors / 127.5 - 1).astype(kind)], axis=1)
 
 
-def _xyz(content: bytes) -> Num[np.ndarray, "N 3"]:
-    """A point a line, its numbers separated by blanks, commas or semicolons.
+def _xyz(content: bytes, *, with_colors: bool) -> Num[np.ndarray, "N 3"]:
+    """A point a line, its numbers separated by blanks, commas or semicolons; three more can be colors or normals and are left out.
 
     A first line with the number of points is left out, and so is one with the names of the columns, of which x, y and z are first.
     """
@@ -231,5 +251,5 @@ def _is_head(words: Sequence[bytes]) -> bool:
     return True
 
 
-TEXTS: dict[str, Callable[[bytes], np.ndarray]] = {".ply": _ply, ".xyz": _xyz, ".pcd": pcd_reader.parse}
+TEXTS: dict[str, Callable[..., np.ndarray]] = {".ply": _ply, ".xyz": _xyz, ".pcd": pcd_reader.parse}
 """Readers of files that are not arrays."""

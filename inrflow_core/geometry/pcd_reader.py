@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float64, Num
 
 from inrflow_core.geometry.ply_reader import numbers_of
 
@@ -18,6 +18,8 @@ SIZES = {"f": (4, 8), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8)}
 LONGEST_HEADER = 1 << 16
 LISTS = ("FIELDS", "SIZE", "TYPE", "COUNT")
 NEEDED = ("FIELDS", "SIZE", "TYPE", "POINTS", "DATA")
+COLORS = ("rgb", "rgba")
+"""Fields of packed colors."""
 LARGEST_RATIO = 264
 """LZF writes at most 264 bytes for every three that it reads."""
 
@@ -44,8 +46,9 @@ class Header:
         return sum(kind.itemsize * count for kind, count in zip(self.types, self.counts, strict=True))
 
 
-def parse(content: bytes) -> Num[np.ndarray, "N 3"]:
-    """The positions of a file, in the types of the file; those of text are doubles. Other fields are not read.
+def parse(content: bytes, *, with_colors: bool = False) -> Num[np.ndarray, "N C"]:
+    """The positions of a file, in the types of the file; those of text are doubles. With `with_colors` colors in [-1, 1] follow, if it
+    has a field `rgb` or `rgba`. Other fields are not read.
 
     Raises:
         ValueError: it is not a whole PCD file, or its points have no x, y and z.
@@ -54,22 +57,14 @@ def parse(content: bytes) -> Num[np.ndarray, "N 3"]:
     index = [header.names.index(name) for name in "xyz" if name in header.names]
     if len(index) < 3 or any(header.counts[i] != 1 for i in index):
         raise ValueError(f"its points have {', '.join(header.names)}, and not x, y and z of one number each")
-    body = content[start:]
-    if header.data == "ascii":
-        numbers = numbers_of(body)
-        if len(numbers) != header.points * header.columns:
-            raise ValueError(
-                f"it has {len(numbers):,} numbers, and its header promises {header.points:,} points of {header.columns}"
-            )
-        first = np.cumsum([0, *header.counts])
-        return numbers.reshape(header.points, header.columns)[:, first[index]]
-    if header.data == "binary_compressed":
-        return _columns(_decompressed(body, header), header, index)
-    if len(body) < header.points * header.row_bytes:
-        raise ValueError(f"it ends early: its header promises {header.points:,} points of {header.row_bytes} bytes")
-    kinds = [(f"{i}", kind, (count,)) for i, (kind, count) in enumerate(zip(header.types, header.counts, strict=True))]
-    rows = np.frombuffer(body, dtype=kinds, count=header.points)
-    return np.concatenate([rows[f"{i}"] for i in index], axis=1)
+    color = next((i for i, name in enumerate(header.names) if name in COLORS and _is_packed(header, i)), None)
+    if not with_colors or color is None:
+        return np.stack(_fields(content[start:], header, index), axis=1)
+    *columns, packed = _fields(content[start:], header, [*index, color])
+    positions = np.stack(columns, axis=1)
+    colors = _unpacked(packed, header.types[color])
+    kind = np.result_type(positions.dtype, np.float32)
+    return np.concatenate([positions.astype(kind), colors.astype(kind)], axis=1)
 
 
 def read_header(content: bytes) -> tuple[Header, int]:
@@ -111,12 +106,44 @@ def _type(kind: str, size: str) -> np.dtype:
     return np.dtype(f"<{letter}{size}")
 
 
-def _columns(content: bytes, header: Header, index: list[int]) -> Num[np.ndarray, "N 3"]:
-    """The fields of `index` of compressed data, in which each field follows the one before with all its points."""
-    sizes = [kind.itemsize * count * header.points for kind, count in zip(header.types, header.counts, strict=True)]
-    starts = np.cumsum([0, *sizes])
-    found = [np.frombuffer(content, header.types[i], header.points, offset=int(starts[i])) for i in index]
-    return np.stack(found, axis=1)
+def _fields(body: bytes, header: Header, index: list[int]) -> list[Num[np.ndarray, " N"]]:
+    """The fields of `index`, each of one number, from the data behind the header."""
+    if header.data == "ascii":
+        numbers = numbers_of(body)
+        if len(numbers) != header.points * header.columns:
+            raise ValueError(
+                f"it has {len(numbers):,} numbers, and its header promises {header.points:,} points of {header.columns}"
+            )
+        first = np.cumsum([0, *header.counts])
+        return list(numbers.reshape(header.points, header.columns)[:, first[index]].T)
+    if header.data == "binary_compressed":  # each field follows the one before with all its points
+        content = _decompressed(body, header)
+        sizes = [kind.itemsize * count * header.points for kind, count in zip(header.types, header.counts, strict=True)]
+        starts = np.cumsum([0, *sizes])
+        return [np.frombuffer(content, header.types[i], header.points, offset=int(starts[i])) for i in index]
+    if len(body) < header.points * header.row_bytes:
+        raise ValueError(f"it ends early: its header promises {header.points:,} points of {header.row_bytes} bytes")
+    kinds = [(f"{i}", kind, (count,)) for i, (kind, count) in enumerate(zip(header.types, header.counts, strict=True))]
+    rows = np.frombuffer(body, dtype=kinds, count=header.points)
+    return [rows[f"{i}"][:, 0] for i in index]
+
+
+def _is_packed(header: Header, i: int) -> bool:
+    return header.counts[i] == 1 and header.types[i].itemsize == 4
+
+
+def _unpacked(column: Num[np.ndarray, " N"], kind: np.dtype) -> Float64[np.ndarray, "N 3"]:
+    """Colors in [-1, 1] from numbers whose 32 bits are alpha, red, green and blue, also where their type is a float.
+
+    Raises:
+        ValueError: it is a text whose number has no such bits.
+    """
+    if column.dtype != kind:  # text, as doubles
+        if not np.isfinite(column).all():
+            raise ValueError("its colors are not finite numbers")
+        column = column.astype(kind) if kind.kind == "f" else column.astype(np.int64).astype(np.uint32)
+    bits = np.ascontiguousarray(column).view("<u4")
+    return np.stack([bits >> shift & 255 for shift in (16, 8, 0)], axis=1) / 127.5 - 1
 
 
 def _decompressed(body: bytes, header: Header) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from inrflow_core.datasets import _contract, clouds, mesh_folder, shapenet
 from inrflow_core.datasets._contract import DatasetIndex, Example
 from inrflow_core.errors import MissingError, UnreadableItemError
+from inrflow_core.formats import ply
 from inrflow_core.preparation import pipeline
 from inrflow_core.preparation.job import resolve_job, scan
 from inrflow_core.shards.shard_dataset import ShardDataset
@@ -61,6 +62,23 @@ def test_every_format_gives_the_points_of_the_file_each_once(tmp_path: Path, suf
     example = read(tmp_path, f"a{suffix}")
     assert example.values.shape == (40, 3) and np.abs(example.values).max() == pytest.approx(1)
     np.testing.assert_allclose(in_order(restored(example)), in_order(POINTS), atol=2e-6)
+
+
+@pytest.mark.parametrize("normalization", ["shape", "global"])
+def test_colors_follow_the_positions_on_request_and_clouds_without_are_refused(tmp_path: Path, normalization: str):
+    levels = RNG.integers(0, 256, (40, 3))
+    colored = np.concatenate([POINTS, levels / 127.5 - 1], axis=1).astype(np.float32)
+    ply.write(tmp_path / "a.ply", colored, origin={})
+    write(tmp_path / "b.xyz", colored)
+    settings = {"normalization": normalization, "points": 40, "colors": True}
+    example = read(tmp_path, "a.ply", **settings)
+    plain = read(tmp_path, "a.ply", **(settings | {"colors": False}))
+    assert example.values.shape == (40, 6) and clouds.scan(tmp_path, clouds.Config(colors=True)).shape[1] == 6
+    np.testing.assert_array_equal(example.values[:, :3], plain.values)
+    found = {tuple(row) for row in np.rint((example.values[:, 3:] + 1) * 127.5).astype(int).tolist()}
+    assert found == {tuple(row) for row in levels.tolist()}
+    with pytest.raises(UnreadableItemError, match="it has no colors"):
+        read(tmp_path, "b.xyz", **settings)
 
 
 def test_a_set_is_drawn_without_replacement_and_a_larger_one_only_adds_points(tmp_path: Path):

@@ -38,6 +38,26 @@ def test_other_fields_and_types_are_passed_over():
 
 
 @pytest.mark.parametrize(
+    ("kind", "number"), [("F", "<f4"), ("U", "<u4"), ("I", "<i4")], ids=["float", "unsigned", "signed"]
+)
+@pytest.mark.parametrize("name", ["rgb", "rgba"])
+def test_packed_colors_are_the_lower_bytes_whatever_the_type(kind: str, number: str, name: str):
+    packed = np.array([0x00FF8001, 0x7F000203], "<u4")
+    rows = np.zeros(2, dtype=[("xyz", "<f4", 3), ("color", number)])
+    rows["color"] = packed.view(number)
+    head = header(f"x y z {name}", "4 4 4 4", f"F F F {kind}", "1 1 1 1")
+    levels = [[255, 128, 1], [0, 2, 3]]
+    points = pcd_reader.parse(head + rows.tobytes(), with_colors=True)
+    np.testing.assert_allclose((points[:, 3:] + 1) * 127.5, levels, atol=1e-4)
+    text = " ".join(f"0 0 0 {value!r}" for value in rows["color"].tolist()).encode()
+    points = pcd_reader.parse(head.replace(b"DATA binary", b"DATA ascii") + text, with_colors=True)
+    np.testing.assert_allclose((points[:, 3:] + 1) * 127.5, levels, atol=1e-4)
+    assert pcd_reader.parse(head + rows.tobytes()).shape == (2, 3)
+    with pytest.raises(ValueError, match="its colors are not finite"):
+        pcd_reader.parse(head.replace(b"DATA binary", b"DATA ascii") + b"0 0 0 nan 0 0 0 1", with_colors=True)
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"ply\n", "no line `DATA`"),
