@@ -60,7 +60,7 @@ class Config:
     the train split, so that sizes and positions stay comparable."""
     colors: bool | None = None
     """Store the colors of .ply and .pcd files, and of .npz files of inrflow, as three more numbers of each point; clouds without colors
-    are skipped. None is no colors, and no entry in the manifest: shards of before have none."""
+    are skipped. None stores none, and writes no entry into the manifest, as before."""
     classes: bool = False
     """Label by sub-folder: directly below the source, or below `train`, `val` and `test`."""
     val: float = 0.1
