@@ -151,8 +151,8 @@ def _export(functions: Functions, out: Path, fragment: str, *, threads: int | No
 
     if threads is not None:
         torch.set_num_threads(threads)
-    with console.announce("evaluating what the page shows"):
-        text = frozen.html(functions, fragment)
+    with console.track("evaluating what the page shows", "steps") as progress:
+        text = frozen.html(functions, fragment, progress)
     with atomic_write.atomic_write(out) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
     console.info(f"wrote `{out}`")

@@ -73,6 +73,19 @@ def newest(files: Sequence[_archives.Entry]) -> list[Protein]:
     return [Protein(*_names(file.name), file) for _, file in ranked.values()]
 
 
+def notes_on_older(files: Sequence[_archives.Entry], read: Sequence[Protein]) -> tuple[str, ...]:
+    """One note on files of structures that `newest` passes over, or none where it reads all."""
+    count = sum(structure_reader.is_structure(file.name) for file in files) - len(read)
+    if not count:
+        return ()
+    what = (
+        "1 file is an older version or another form"
+        if count == 1
+        else f"{count:,} files are older versions or other forms"
+    )
+    return (f"{what} of a structure that is read from another file",)
+
+
 def unread(files: Sequence[_archives.Entry]) -> list[str]:
     """The names of files that may hold structures and are not read."""
     return [file.name for file in files if UNREAD.search(file.name)]

@@ -78,6 +78,9 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         for split, part in splits.items()
     }
     sources = [(f"{split}/{entry.name}", entry.size) for split, part in splits.items() for entry in part]
+    notes_on_share: tuple[str, ...] = ()
+    if folders is not None and config.val is not None:
+        notes_on_share = (f"`val={config.val:g}` changes nothing: the source has folders for its splits",)
     if folders is None and config.val is not None:
         items = {
             split: [item._replace(name=f"{split}/{item.name.removeprefix('train/')}") for item in part]
@@ -90,7 +93,7 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         classes=names,
         sources=sources,
         background=config.background,
-        notes=notes_on_others(_archives.others(entries)),
+        notes=notes_on_others(_archives.others(entries)) + notes_on_share,
     )
 
 

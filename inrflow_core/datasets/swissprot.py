@@ -145,7 +145,8 @@ def scan(source: Path, config: Config) -> DatasetIndex:
         is_ragged=True,
         condition_bytes=_condition_bytes(config),
         left_out=left_out.counts,
-        notes=_notes(config, left_out, _structure_files.unread(entries)),
+        notes=_notes(config, left_out, _structure_files.unread(entries))
+        + _structure_files.notes_on_older(entries, proteins),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inrflow_core.config.preset import Preset
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.numerics import keyed_random
 from inrflow_core.shards import manifest
@@ -27,7 +28,8 @@ def open_data(preset: Preset, data: Path | None) -> tuple[Loader, Loader | None]
     shards = _open_shards(preset, Path(config.path) if data is None else data)
     if shards.domain != preset.domain.name:
         raise UsageError(
-            f"the shards in `{shards.folder}` hold {shards.domain}, and the preset `{preset.name}` learns {preset.domain.name}",
+            f"the shards in `{shards.folder}` hold {domain_class(shards.domain).NOUN}, and the preset "
+            f"`{preset.name}` learns {preset.domain.module.Domain.NOUN}",
             hint="give other shards with `--data`, or choose another preset",
         )
     domain = preset.domain.module.Domain(preset.domain.config)

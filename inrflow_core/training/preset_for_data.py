@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from inrflow_core import registry
 from inrflow_core.config import from_data, preset
 from inrflow_core.config.preset import Preset
+from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.runtime.progress import Log, no_log
 from inrflow_core.shards import manifest
@@ -65,7 +67,7 @@ def _facts(name: str, tables: dict[str, Any], settings: list[str], data: Path | 
     learned = domain.get("name") if isinstance(domain, dict) else None
     if content.domain != learned:
         raise UsageError(
-            f"the shards in `{folder}` hold {content.domain}, and the preset `{name}` learns {learned}",
+            f"the shards in `{folder}` hold {_noun(content.domain)}, and the preset `{name}` learns {_noun(learned)}",
             hint="give other shards with `--data`, or choose another preset",
         )
     return _facts_of(content, table.get("classes") or ())
@@ -82,3 +84,8 @@ def _facts_of(content: Manifest, classes: Any) -> dict[str, int | str | None]:
     if len(content.shape) > 2:
         facts |= {"domain.resolution": content.shape[-3]}
     return facts
+
+
+def _noun(domain: Any) -> str:
+    """What a domain's functions are; the name itself of an unknown one."""
+    return domain_class(domain).NOUN if domain in registry.names("domains") else str(domain)

@@ -1,4 +1,4 @@
-"""Freeze what a page shows into one HTML file that needs neither server nor network; clouds still turn.
+"""Freeze what a page shows into one HTML file that needs neither server nor network; clouds and proteins still turn.
 
 What a page shows is the fragment of its address, the part behind `#`, as `page/state.js` writes it.
 """
@@ -28,7 +28,7 @@ from inrflow_core.viewer.dropped_images import png_bytes
 from inrflow_core.viewer.functions import MOST_POINTS, Functions
 from inrflow_core.viewer.selection import Selection
 from inrflow_core.viewer.viewed_run import VIEWS, ViewedRun
-from inrflow_core.visualization import point_rendering
+from inrflow_core.visualization import point_rendering, protein_rendering
 
 SIDE = 768
 """Pixels along the longer side of an image, or the largest side that the page evaluates."""
@@ -165,8 +165,12 @@ def _section(functions: Functions, own: Selection, view: Mapping[str, Any], prog
     words = [", ".join(f"{escape(name)} {escape(value)}" for name, value in options.items())]
     words += [upsample.ERRORS[name].format(value) for name, value in recorded.error.items()]
     kind = described["view"]
-    if kind == "cloud":
-        points = functions.points(own, 0, view.get("points", POINTS), progress)
+    if kind in ("cloud", "structure"):
+        if kind == "cloud":
+            points = functions.points(own, 0, view.get("points", POINTS), progress)
+        else:
+            points, deviation = _structures(functions, own, view, progress)
+            words += deviation
         head, figures = galleries.gallery(page.Gallery(title, points[None])), []
     else:
         head, figures = (
@@ -174,10 +178,10 @@ def _section(functions: Functions, own: Selection, view: Mapping[str, Any], prog
             [_function(functions, own, described, view, progress)],
         )
     if kind == "image":
+        if "zoom" in view:
+            top, left, bottom, right = (f"{100 * side:.3g}" for side in _window(view["zoom"]))
+            words.append(f"the part from {left} % to {right} % of the width and from {top} % to {bottom} % of the height")
         figures += _beside(functions, own, described, view, progress)
-    if kind == "structure":
-        figures, deviation = _structures(functions, own, view, progress)
-        words += deviation
     strip = ""
     if view.get("strip") == "1" and recorded.example is None:
         strip = _strip(functions, own, described, progress)
@@ -221,18 +225,21 @@ def _beside(
 
 def _structures(
     functions: Functions, own: Selection, view: Mapping[str, Any], progress: Progress | None
-) -> tuple[list[str], list[str]]:
-    """The traces of proteins of one sequence, and how far they deviate from their mean, in words."""
-    number = view.get("samples") or (DEVIATING if view.get("tint") == "deviation" else 1)
+) -> tuple[np.ndarray, list[str]]:
+    """The traces of proteins of one sequence as a cloud, and how far they deviate from their mean, in words."""
+    is_by_deviation = view.get("tint") == "deviation"
+    number = view.get("samples") or (DEVIATING if is_by_deviation else 1)
     samples = functions.structures(own, number, progress)
-    image = functions.record(own, progress).model.domain.render(samples)
+    traces = [one.ca for one in samples]
     if number == 1:
-        return [_figure(png_bytes(np.asarray(image)), "")], []
+        return protein_rendering.tube_points(traces), []
     deviations = superposition.deviations(samples)
     far = int(deviations.argmax())
-    return [_figure(png_bytes(np.asarray(image)), f"seeds {own.seed} to {own.seed + number - 1}")], [
+    along = [deviations / max(float(deviations.max()), 1e-12)] * number if is_by_deviation else None
+    return protein_rendering.tube_points(traces, along), [
+        f"seeds {own.seed} to {own.seed + number - 1}",
         f"the C-alphas deviate from the mean of {number} samples by {deviations.mean():.1f} \u00c5 on average and by "
-        f"{deviations[far]:.1f} \u00c5 at most, at residue {far + 1}"
+        f"{deviations[far]:.1f} \u00c5 at most, at residue {far + 1}",
     ]
 
 

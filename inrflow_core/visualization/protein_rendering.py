@@ -51,14 +51,36 @@ def protein(
     radius = float(np.clip(0.22 * STEPS * step, 2.0, side / 40))
     depth, owner, light = splat_balls(placed, side, radius)
     seen = np.isfinite(depth)
-    along = np.linspace(0, len(RAINBOW) - 1, len(fine))
-    colors = np.stack([np.interp(along, range(len(RAINBOW)), channel) for channel in RAINBOW.T], axis=1)
+    colors = _colors(np.linspace(0, 1, len(fine)))
     near = (placed[:, 2] - placed[:, 2].min()) / max(float(np.ptp(placed[:, 2])), 1e-12)
     faded = colors + (1 - colors) * 0.5 * (1 - near[:, None])
     canvas = np.ones((side, side, 3))
     canvas[seen] = faded[owner[seen]] * (light * ambient_occlusion(depth, side))[seen][:, None]
     pixels = np.clip(canvas.reshape(size, 2, size, 2, 3).mean((1, 3)) * 255, 0, 255).round().astype(np.uint8)
     return Image.fromarray(pixels)
+
+
+def tube_points(
+    traces: Sequence[Float[np.ndarray, "_ 3"]], along: Sequence[Float[np.ndarray, " _"]] | None = None
+) -> Float[np.ndarray, "P 6"]:
+    """Curves through the C-alphas of proteins as one colored cloud, seen where the first is widest, in float32.
+
+    Args:
+        along: for each residue its place in the color scale, from 0 (blue) to 1 (red). Default: from the N to the C end.
+    """
+    view, center = structure.principal_axes(traces[0]), traces[0].mean(0)
+    clouds = []
+    for index, trace in enumerate(traces):
+        fine = (_smooth(trace.astype(np.float64)) - center) @ view.T
+        scale = np.linspace(0, 1, len(trace)) if along is None else along[index]
+        at = np.interp(np.linspace(0, len(trace) - 1, len(fine)), range(len(trace)), scale)
+        clouds.append(np.concatenate([fine, 2 * _colors(at) - 1], axis=1))
+    return np.concatenate(clouds).astype(np.float32)
+
+
+def _colors(along: np.ndarray) -> np.ndarray:
+    """RGB in [0, 1] of places in the color scale, from 0 to 1."""
+    return np.stack([np.interp(along * (len(RAINBOW) - 1), range(len(RAINBOW)), one) for one in RAINBOW.T], axis=1)
 
 
 def _smooth(trace: np.ndarray) -> np.ndarray:

@@ -171,6 +171,13 @@ def test_any_folder_is_a_data_set(tmp_path: Path, files: list[str], expected: di
     assert names(image_folder.scan(raw.folder(tmp_path, files), image_folder.Config(resolution=8))) == expected
 
 
+def test_a_share_beside_folders_of_splits_is_noted(tmp_path: Path):
+    raw.folder(tmp_path, MINE["splits"][0])
+    plan = image_folder.scan(tmp_path, image_folder.Config(resolution=8, val=0.5))
+    assert names(plan) == MINE["splits"][1]
+    assert plan.notes == ("`val=0.5` changes nothing: the source has folders for its splits",)
+
+
 def test_sub_folders_are_classes_on_request(tmp_path: Path):
     raw.folder(tmp_path, ["train/rose/1.png", "train/daisy/2.png", "val/rose/3.png", "val/tulip/deep/4.png"])
     plan = image_folder.scan(tmp_path, image_folder.Config(resolution=8, classes=True))

@@ -180,7 +180,9 @@ def test_of_isoforms_and_fragments_the_newest_version_is_read_and_one_protein_is
     suffixes = ("-F1-model_v4", "-F1-model_v6", "-2-F1-model_v4", "-2-F1-model_v6", "-F2-model_v4")
     laid(tmp_path, {f"{of}{suffix}.cif": b"" for of in accessions for suffix in suffixes})
     laid(tmp_path, {f"AF-{number:016d}-model_v{version}.cif": b"" for number in range(9) for version in (1, 2)})
-    splits = {split: [item.name for item in of] for split, of in swissprot.scan(tmp_path, config()).splits.items()}
+    plan = swissprot.scan(tmp_path, config())
+    assert plan.notes == ("129 files are older versions or other forms of a structure that is read from another file",)
+    splits = {split: [item.name for item in of] for split, of in plan.splits.items()}
     found = set(sum(splits.values(), []))
     newest = ("-F1-model_v6", "-2-F1-model_v6", "-F2-model_v4")
     assert found == {f"{of}{suffix}" for of in accessions for suffix in newest} | {

@@ -199,7 +199,7 @@ MISFITS = {
     "no tokens": ("online", tiny.IMAGE_TO_POINTS, {}, "hold none"),
     "no embeddings": ("folded", tiny.PROTEIN, ESM, "hold none: they were prepared for `one-hot`"),
     "wider embeddings": ("esm", tiny.PROTEIN, {"embedder": "esm2", "width": 1280}, r"the `embedding` in .* are of shape \[32\]"),
-    "clouds for proteins": ("patched", tiny.PROTEIN, {}, "hold points, and the preset `tiny` learns protein"),
+    "clouds for proteins": ("patched", tiny.PROTEIN, {}, "hold point clouds, and the preset `tiny` learns proteins"),
 }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def test_shards_that_are_missing_or_of_another_domain_are_refused(tmp_path: Path
         preset_for_data.load("photos-demo", [], tmp_path / "nothing")
     assert "`inrflow prepare image-folder --source photos" in str(caught.value.hint)
     shards = photos(tmp_path)
-    with pytest.raises(UsageError, match="hold image, and the preset `clouds-demo` learns points"):
+    with pytest.raises(UsageError, match="hold images, and the preset `clouds-demo` learns point clouds"):
         preset_for_data.load("clouds-demo", [], shards)
 
 

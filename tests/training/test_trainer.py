@@ -310,7 +310,7 @@ def test_absent_shards_are_named_with_folder_and_command(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"kind": tiny.POINTS}, "hold image, and the preset `tiny` learns points"),
+        ({"kind": tiny.POINTS}, "hold images, and the preset `tiny` learns point clouds"),
         ({"kind": {**tiny.IMAGE, "condition": {"classes": 5}}}, "learns 5 classes, and the shards in .* have 3"),
         (
             {"kind": {**tiny.IMAGE, "domain": {"name": "image", "resolution": 12, "channels": 1}}},

@@ -25,6 +25,7 @@ from inrflow_core.viewer.job import CancelledJob
 from inrflow_core.viewer.selection import Selection
 from inrflow_core.viewer.server import Page
 from inrflow_core.viewer.worker import Worker
+from inrflow_core.visualization import protein_rendering
 from tests import tiny
 
 SEQUENCE = "MKTAYIAK"
@@ -221,8 +222,11 @@ def test_a_frozen_page_holds_the_strip_of_growing_steps_and_what_proteins_deviat
     image, cloud, protein = text.partition('<div class="sides">')[2].split("<section")[1:]
     steps = ["1 step", "2 steps", "3 steps", "4 steps"]
     captions = [re.findall(r"<figcaption>([^<]*)</figcaption>", part) for part in (image, cloud, protein)]
-    assert captions == [["function", "training pixels", *steps], steps, ["seeds 2 to 4"]]
-    assert "deviate from the mean of 3 samples by" in protein
+    assert captions == [["function", "training pixels", *steps], steps, []]
+    assert "the part from 45 % to 55 % of the width and from 45 % to 55 % of the height" in image
+    assert "seeds 2 to 4; the C-alphas deviate from the mean of 3 samples by" in protein
+    (points,) = re.findall(r'data-points="([^"]+)"', protein)
+    assert len(base64.b64decode(points)) == 3 * (4 * protein_rendering.STEPS + 1) * 6
     data = re.findall(r"data:image/png;base64,([^\"]+)", image)
     with Image.open(io.BytesIO(base64.b64decode(data[2]))) as thumbnail:
         one_step = functions.image(Selection(seed=2, steps=1), frozen.THUMBNAIL, None)
