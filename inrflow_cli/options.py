@@ -163,7 +163,7 @@ Fps = Annotated[
 Azimuth = Annotated[
     float | None,
     typer.Option(
-        help="Azimuth of the camera of `--image`, or of the first view of a scene, in degrees; 0 looks from +z."
+        help="Azimuth of the camera of an input image, or of the first view of a scene, in degrees; 0 looks from +z."
     ),
 ]
 Elevation = Annotated[float | None, typer.Option(help="Elevation of these cameras in degrees.")]
@@ -173,7 +173,7 @@ Distance = Annotated[
         "--distance",
         "--radius",
         min=0.1,
-        help="Their distance from the origin; the box of `--image`'s object is [-1, 1].",
+        help="Their distance from the origin; the box of an input image's object is [-1, 1].",
     ),
 ]
 FieldOfView = Annotated[float | None, typer.Option("--fov", min=1, max=170, help="Their field of view in degrees.")]

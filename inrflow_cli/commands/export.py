@@ -113,6 +113,11 @@ def export(
             _refuse(out, {"--items": items})
             write = _weights if out.suffix == ".safetensors" else _graphs
             answer = write(source, out, ema=ema, step=parse_checkpoint(checkpoint), overwrite=overwrite)
+    elif (source / "preset.toml").is_file():
+        raise UsageError(
+            f"a run becomes a .safetensors or an .onnx file, not `{out}`",
+            hint=f"name such a file; its samples: `inrflow sample --run {source} OUT`",
+        )
     else:
         writer.check_suffix(out, lambda: item_selection.domain_of(source))
         _refuse(out, {"--ema": ema, "--checkpoint": checkpoint})

@@ -150,6 +150,11 @@ def prepare(
     job = _job(name, source, out, settings | _settings(override or []), limit=limit, repair=repair)
     from inrflow_core.preparation import estimate, pipeline
 
+    metrics = options.parse_metric_names(statistics)
+    if metrics:
+        from inrflow_core.evaluation import metric_specs
+
+        metric_specs.parse_cacheable(metrics, job.dataset.DOMAIN)  # before hours of work
     _warn_of_placeholder(job)
     engine_arguments = {"piece": task, **_engine(job, engine, ray_address, workers)}
     if dry_run:
@@ -165,10 +170,9 @@ def prepare(
         mode = "repair" if repair else "overwrite" if overwrite else "resume"
         report = pipeline.prepare(job, mode=mode, progress=progress, **engine_arguments)
     _show_report(report, task)
-    if statistics:
+    if metrics:
         from inrflow_core.evaluation import job as evaluation
 
-        metrics = options.parse_metric_names(statistics)
         evaluation.cache_reference_stats(Path(report.out), metrics, console.reporter())
     console.print_json(_answer(report), as_json=json)
     if report.skipped:

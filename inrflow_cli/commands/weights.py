@@ -151,7 +151,8 @@ def check(target: Target = None, json: Json = False) -> int:
     from inrflow_core.weights import inventory, verification
 
     if target is not None:
-        done = verification.check(target)
+        with console.announce(f"checking `{target}`"):
+            done = verification.check(target)
         _report(done)
         console.print_json(_plain(done), as_json=json)
         return Exit.DONE
@@ -159,7 +160,8 @@ def check(target: Target = None, json: Json = False) -> int:
     failed: list[dict[str, Any]] = []
     for entry in inventory.present(inventory.entries()):
         try:
-            done = verification.check_entry(entry)
+            with console.announce(f"checking `{entry.name}`"):
+                done = verification.check_entry(entry)
         except InrflowError as error:
             console.error(error)
             failed.append({"name": entry.name, "error": error.message, "hint": error.hint, "code": int(error.code)})

@@ -297,7 +297,7 @@ def cache_reference_stats(shards: Path, metrics: Sequence[str], reporter: Report
     settings = gather.EvaluationSettings(
         shards, device=distributed.process_device(), progress=reporter.progress, log=reporter.log
     )
-    specs = metric_specs.parse_metrics(metrics, domain)
+    specs = metric_specs.parse_cacheable(metrics, domain)
     metric_specs.check_frames(specs, f"the clips of {reference.display_name}", reference.shape)
     evaluator.Evaluator(reference, settings).cache_reference_stats(specs)
     reporter.log(

@@ -9,6 +9,7 @@ from inrflow_core import registry
 from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import UsageError, did_you_mean
 from inrflow_core.feature_networks import _contract as network_contract
+from inrflow_core.feature_networks import _weights_file
 from inrflow_core.metrics import _contract
 from inrflow_core.metrics._contract import Metric
 from inrflow_core.metrics._inputs import OF_ENCODED, InputSpec, MetricInputs, ReferenceStats
@@ -108,6 +109,25 @@ def parse_metrics(texts: Sequence[str], domain: str) -> list[MetricSpec]:
             spec = MetricSpec(part, _contract.find(part), protocol)
             specs[spec.full] = spec
     return list(specs.values())
+
+
+def parse_cacheable(texts: Sequence[str], domain: str) -> list[MetricSpec]:
+    """Metrics whose features of a reference can be computed now and stored.
+
+    Raises:
+        UsageError: as `parse_metrics`, or a metric takes no features of a reference.
+        MissingError: the weights of a network are absent.
+    """
+    metrics = parse_metrics(texts, domain)
+    for metric in metrics:
+        if not metric.inputs.is_cacheable:
+            raise UsageError(
+                f"`{metric.full}` has no reference features to cache", hint="name metrics of features, as in `fid`"
+            )
+        for spec in metric.inputs.features:
+            if network_contract.find_extractor(spec.network).needs_weights:
+                _weights_file.find(spec.network, {})
+    return metrics
 
 
 def check_compatible(

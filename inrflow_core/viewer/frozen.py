@@ -180,7 +180,9 @@ def _section(functions: Functions, own: Selection, view: Mapping[str, Any], prog
     if kind == "image":
         if "zoom" in view:
             top, left, bottom, right = (f"{100 * side:.3g}" for side in _window(view["zoom"]))
-            words.append(f"the part from {left} % to {right} % of the width and from {top} % to {bottom} % of the height")
+            words.append(
+                f"the part from {left} % to {right} % of the width and from {top} % to {bottom} % of the height"
+            )
         figures += _beside(functions, own, described, view, progress)
     strip = ""
     if view.get("strip") == "1" and recorded.example is None:

@@ -157,7 +157,7 @@ def test_a_run_becomes_one_file_with_the_same_samples(folders, tmp_path, capsys)
         (["clouds", "out.safetensors", "--items", "3"], "2: `--items` does not apply to a `.safetensors` file"),
         (["digits", "out.ply"], "2: no format of the domain `image` writes `.ply` files"),
         (["digits", "out.png", "--raw"], "2: these items do not record their source units"),
-        (["clouds", "out.ply"], "2: `.*clouds` holds no samples"),
+        (["clouds", "out.ply"], "2: a run becomes a .safetensors or an .onnx file, not `.*out.ply`"),
         (["absent", "out.ply"], "3: `.*absent` does not exist"),
         (["solids", "out.safetensors"], "3: `.*solids` holds no run"),
         (["clouds", "out.safetensors", "--checkpoint", "7"], "3: the run `.*clouds` has no checkpoint of step 7"),

@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(parent / "x.npz", points=np.zeros((2, 5, 3), np.float32))
     (parent / "x.txt").write_text("0 0 0\n")
     (parent / "mesh.glb").write_bytes(b"glTF")
+    (parent / "unfinished" / "samples-00000.h5.partial").mkdir(parents=True)
     return parent
 
 
@@ -52,6 +53,21 @@ WEIGHTS = "images/checkpoints/00000002/weights.safetensors"
             2,
         ),
         ("eval --samples x.txt --reference x.npz --out scores", "`x.txt` holds no samples hint: give a folder", 2),
+        (
+            "export images new.pgn",
+            "a run becomes a .safetensors or an .onnx file, not `new.pgn` hint: name such a file",
+            2,
+        ),
+        (
+            "eval --samples images --reference x.npz --out scores",
+            "`images` is a run, no samples hint: draw some: `inrflow sample --run images OUT`",
+            2,
+        ),
+        (
+            "export unfinished new.png",
+            "the samples in `unfinished` are not finished hint: run the `inrflow sample` command that began them again",
+            2,
+        ),
         ("export out.png new.png", "`inrflow sample out.h5` writes samples for it", 2),
         ("export mesh.glb new.png", "`mesh.glb` is a mesh, not a file of samples hint: give a folder of shards", 2),
         ("export clouds.pcd new.png", "`clouds.pcd` does not exist hint: did you mean `clouds`?", 3),
