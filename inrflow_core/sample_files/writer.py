@@ -226,7 +226,7 @@ def _check_kind(path: Path, module: ModuleType, domain: str, samples: Any) -> No
     if not is_mesh and module.__name__.rpartition(".")[2] not in domain_class(domain).FORMATS:
         raise UsageError(
             f"`{path.suffix}` files hold meshes of {domain_class(domain).NOUN}, which cannot be made of sampled values",
-            hint=f"write the mesh itself by `inrflow sample out{path.suffix}`, or take another format",
+            hint=f"run the `inrflow sample` that drew them again with an output in `{path.suffix}`, or take another format",
         )
 
 
