@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,52 @@ def test_a_killed_process_is_an_error_and_the_next_surface_starts_another(proces
     killing.join()
     assert len(process.reconstruct(ball(100), "pivoting").faces) > 100
     assert process.pid != pid
+
+
+def test_files_of_the_current_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("numpy.py", "queue.py", "open3d.py"):
+        (tmp_path / name).write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    process = SurfaceProcess()
+    assert len(process.reconstruct(ball(100), "pivoting").faces) > 100
+    process.stop()
+
+
+def test_a_process_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "numpy.py").write_text("raise ImportError('of another numpy')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    process = SurfaceProcess()
+    with pytest.raises(RuntimeError, match="(?s)ended with code 1: .*of another numpy"):
+        process.reconstruct(ball(100), "pivoting")
+    assert process.pid is None
+
+
+def test_a_bug_keeps_its_traceback(process: SurfaceProcess):
+    with pytest.raises(ValueError, match="finite") as raised:
+        process.reconstruct(np.full((100, 3), np.nan, np.float32), "poisson")
+    assert any("reconstruct_surface" in note for note in raised.value.__notes__)
+
+
+def test_a_fork_has_a_process_of_its_own(process: SurfaceProcess):
+    code = (
+        "import os, numpy as np; from inrflow_core.geometry import surface_process; process = surface_process._process\n"
+        "points = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)\n"
+        "process.reconstruct(points, 'pivoting'); first = process.pid; process._lock.acquire()\n"
+        "if not (child := os.fork()):\n"
+        "    process.reconstruct(points, 'pivoting'); assert process.pid != first; process.stop(); os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0; process._lock.release(); process.reconstruct(points, 'pivoting')\n"
+        "assert process.pid == first"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_closed_standard_streams_are_no_trouble():
+    code = (
+        "import os; os.close(0); os.close(1); import numpy as np; from inrflow_core.geometry.surface_process import SurfaceProcess\n"
+        "points = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)\n"
+        "assert len(SurfaceProcess().reconstruct(points, 'pivoting').faces) > 10"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_the_process_ends_with_the_one_that_started_it():
