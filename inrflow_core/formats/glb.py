@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from inrflow_core.geometry.color_scales import srgb_to_linear
 from inrflow_core.geometry.mesh import Mesh, Method
-from inrflow_core.geometry.surface_process import surface_of
+from inrflow_core.geometry.surfaces import surface_of
 from inrflow_core.storage import atomic_write
 
 SUFFIXES = (".glb",)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from inrflow_core.geometry.mesh import Mesh, Method
-from inrflow_core.geometry.surface_process import surface_of
+from inrflow_core.geometry.surfaces import surface_of
 from inrflow_core.mesh_files.stl import HEADER, RECORD
 from inrflow_core.storage import atomic_write
 

@@ -11,7 +11,6 @@ from jaxtyping import Float, Float64, Int, UInt8
 
 from inrflow_core.errors import UsageError
 from inrflow_core.geometry.open3d_import import load_open3d
-from inrflow_core.geometry.ply_reader import is_far
 
 Method = Literal["poisson", "pivoting"]
 NEIGHBORS = 24
@@ -131,15 +130,6 @@ def reconstruct_surface(points: Float[np.ndarray, "N C"], *, method: Method = "p
         )
     colors = colors_to_bytes(points)[tree.query(vertices)[1]] if points.shape[1] >= 6 else None
     return Mesh(vertices, faces, colors)
-
-
-def check_near(points: Float[np.ndarray, "N C"], suffix: str) -> None:
-    """Raise UsageError for a cloud so far from the origin that the single precision of a format would merge its points."""
-    if points.dtype == np.float64 and is_far(points[:, :3]):
-        raise UsageError(
-            f"the cloud lies too far from the origin for a `{suffix}` file, which would merge its points",
-            hint="write a .ply, which has doubles, or move the cloud to the origin first",
-        )
 
 
 def colors_to_bytes(points: Float[np.ndarray, "N C"]) -> UInt8[np.ndarray, "N 3"]:

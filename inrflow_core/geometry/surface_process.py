@@ -6,7 +6,6 @@ requests would wait for it. The process begins with the first surface, serves th
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import signal
@@ -24,23 +23,10 @@ import numpy as np
 from jaxtyping import Float
 
 from inrflow_core.errors import InrflowError, OutOfMemory
-from inrflow_core.geometry.mesh import Mesh, Method, check_near, reconstruct_surface
+from inrflow_core.geometry.mesh import Mesh, Method, reconstruct_surface
 
 MOST_TEXT = 2000
 """Bytes of what a process that ended early had printed."""
-
-
-def surface_of(sample: Float[np.ndarray, "N C"] | Mesh, suffix: str, *, method: Method = "poisson") -> Mesh:
-    """A mesh as it is, and the surface through a cloud, for a file with that suffix.
-
-    Raises:
-        UsageError: see `mesh.reconstruct_surface` and `mesh.check_near`.
-        OutOfMemory: the process was killed.
-    """
-    if isinstance(sample, Mesh):
-        return sample
-    check_near(sample, suffix)
-    return _process.reconstruct(sample, method)
 
 
 class SurfaceProcess:
@@ -128,11 +114,6 @@ class SurfaceProcess:
     def forget(self) -> None:
         """Leave the process to the one that was forked."""
         self.__init__()
-
-
-_process = SurfaceProcess()
-atexit.register(_process.stop)
-os.register_at_fork(after_in_child=_process.forget)
 
 
 def serve(connection: Connection) -> None:

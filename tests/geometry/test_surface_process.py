@@ -88,7 +88,7 @@ def test_a_bug_keeps_its_traceback(process: SurfaceProcess):
 
 def test_a_fork_has_a_process_of_its_own(process: SurfaceProcess):
     code = (
-        "import os, numpy as np; from inrflow_core.geometry import surface_process; process = surface_process._process\n"
+        "import os, numpy as np; from inrflow_core.geometry import surfaces; process = surfaces._process\n"
         "points = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)\n"
         "process.reconstruct(points, 'pivoting'); first = process.pid; process._lock.acquire()\n"
         "if not (child := os.fork()):\n"

@@ -320,3 +320,19 @@ def test_options_of_several_machines_that_do_not_fit_are_refused(
 ):
     code, out, err = run(f"digits {line}", capsys)
     assert (code, out) == (2, "") and error in err and hint in err and not Path("shards").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected", "message"),
+    [
+        ("fid:randm", 2, "did you mean `random`?"),
+        ("fid:adm", 3, "the weights of `inception` are absent"),
+        ("psnr", 2, "has no reference features to cache"),
+    ],
+)
+def test_statistics_that_cannot_be_are_refused_before_the_work(
+    metric: str, expected: int, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("INRFLOW_WEIGHTS", raising=False)
+    code, _, stderr = run(f"digits --out digits --limit 40 --statistics {metric}", capsys)
+    assert code == expected and message in stderr and not Path("digits").exists()
