@@ -21,6 +21,7 @@ from inrflow_core.config import from_data, training
 from inrflow_core.config.toml import parse_value, read_toml
 from inrflow_core.config.typed import NONE, present_name, present_names, settings, unset_by_name
 from inrflow_core.errors import MissingError, UsageError, did_you_mean
+from inrflow_core.storage.plain_file import did_you_mean_path
 
 NAMED = {
     "domain": "domains",
@@ -169,10 +170,8 @@ def read(name_or_file: str, overrides: list[str] | tuple[str, ...] = ()) -> tupl
     if path.suffix != ".toml":
         path = find_file(name_or_file)
     elif not path.is_file():
-        raise MissingError(
-            f"the preset file `{path}` does not exist",
-            hint=f"presets that come with inrflow are named without `.toml`: {nearest_presets(path.stem)}",
-        )
+        named = f"presets that come with inrflow are named without `.toml`: {nearest_presets(path.stem)}"
+        raise MissingError(f"the preset file `{path}` does not exist", hint=did_you_mean_path(path, named))
     tables = read_toml(path)
     name = os.fsencode(path.stem).decode(errors="replace")  # bytes that no text can hold are replaced
     if not isinstance(tables.get("name", ""), dict):

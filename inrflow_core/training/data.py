@@ -10,6 +10,7 @@ from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.numerics import keyed_random
 from inrflow_core.shards import manifest
 from inrflow_core.shards.shard_dataset import ShardDataset
+from inrflow_core.storage.plain_file import did_you_mean_path
 from inrflow_core.training import condition_features
 from inrflow_core.training.loader import Loader
 
@@ -71,9 +72,11 @@ def _open_shards(preset: Preset, folder: Path) -> ShardDataset:
     if not (folder / manifest.NAME).is_file():
         state = "it has no manifest.json" if folder.is_dir() else "it does not exist"
         command = preset.data.config.prepare or f"inrflow prepare {folder.name}"
+        hint = f"make them with `{command}`, or name another place with `--data`"
+        is_named = folder != Path(preset.data.config.path)
         raise MissingError(
             f"looked for the shards of the preset `{preset.name}` in `{folder}`: {state}",
-            hint=f"make them with `{command}`, or name another place with `--data`",
+            hint=did_you_mean_path(folder, hint) if is_named else hint,
         )
     return ShardDataset(folder)
 

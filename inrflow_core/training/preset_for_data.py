@@ -13,6 +13,7 @@ from inrflow_core.errors import MissingError, UsageError
 from inrflow_core.runtime.progress import Log, no_log
 from inrflow_core.shards import manifest
 from inrflow_core.shards.manifest import Manifest
+from inrflow_core.storage.plain_file import did_you_mean_path
 
 HELD_OUT = ("val", "test")
 """Splits for the held-out loss, in this order."""
@@ -58,9 +59,10 @@ def _facts(name: str, tables: dict[str, Any], settings: list[str], data: Path | 
         state = "it has no manifest.json" if folder.is_dir() else "it does not exist"
         named = ", ".join(f"`{address}`" for address in settings)
         command = f"make them with `{table['prepare']}`, " if table.get("prepare") else ""
+        hint = f"{command}name another place with `--data`, or set the numbers: {from_data.hint_to_set(settings)}"
         raise MissingError(
             f"the preset `{name}` takes {named} from its shards, and looked for them in `{folder}`: {state}",
-            hint=f"{command}name another place with `--data`, or set the numbers: {from_data.hint_to_set(settings)}",
+            hint=hint if data is None else did_you_mean_path(data, hint),
         )
     content = manifest.load(folder)
     domain = tables.get("domain")

@@ -32,7 +32,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, ImageSequence, TiffImagePlugin
 
 from inrflow_core.errors import IntegrityError, MissingError, UnreadableItemError
-from inrflow_core.storage.plain_file import read_plain_file
+from inrflow_core.storage.plain_file import did_you_mean_path, read_plain_file
 
 Mode = Literal["L", "RGB", "RGBA"]
 """Gray, color, or color with its alpha."""
@@ -95,7 +95,7 @@ def read_image(path: Path, mode: Mode | None = "RGB", *, background: str = BACKG
         MissingError: there is no such file.
         IntegrityError: it is not an image that is read, or is damaged; names the file and the reason.
     """
-    content = read_plain_file(path, MAX_BYTES, hint=HINT)
+    content = read_plain_file(path, MAX_BYTES, hint=did_you_mean_path(path, HINT))
     try:
         return decode_image(content, mode, background=background)
     except UnreadableItemError as error:
@@ -176,7 +176,8 @@ def read_square_image(path: Path, side: int) -> UInt8[np.ndarray, "R R 3"]:
         MissingError, IntegrityError: as `read_image`.
     """
     if not path.exists():
-        raise MissingError(f"the photo `{path}` does not exist", hint="name an image, such as a .png or .jpg file")
+        hint = did_you_mean_path(path, "name an image, such as a .png or .jpg file")
+        raise MissingError(f"the photo `{path}` does not exist", hint=hint)
     whole = read_image(path)
     width, height = (max(1, round(side * length / max(whole.size))) for length in whole.size)
     small = whole.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)

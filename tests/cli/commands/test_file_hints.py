@@ -24,6 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(parent / "x.npy", np.zeros((5, 3), np.float32))
     np.savez(parent / "x.npz", points=np.zeros((2, 5, 3), np.float32))
     (parent / "x.txt").write_text("0 0 0\n")
+    (parent / "mine.toml").write_text("")
     (parent / "mesh.glb").write_bytes(b"glTF")
     (parent / "unfinished" / "samples-00000.h5.partial").mkdir(parents=True)
     return parent
@@ -87,6 +88,16 @@ WEIGHTS = "images/checkpoints/00000002/weights.safetensors"
         ("prepare image-folder --source imges", "`imges` does not exist hint: did you mean `images`?", 3),
         ("prepare clouds --source CLOUDS/checkpoints", "hint: did you mean `clouds/checkpoints`?", 3),
         ("prepare clouds --source absent", "hint: check `--source`; docs/data-sets.md says what", 3),
+        ("train --preset ./presets/mine.toml", "`presets/mine.toml` does not exist hint: presets that come with", 3),
+        ("train --preset mne.toml", "`mne.toml` does not exist hint: did you mean `mine.toml`?", 3),
+        ("train --preset clouds-demo --data cloud", "it does not exist hint: did you mean `clouds`?", 3),
+        ("train --preset glyphs-demo --data cloud", "it does not exist hint: did you mean `clouds`?", 3),
+        ("train --preset glyphs-demo", "it does not exist hint: make them with `inrflow prepare glyphs", 3),
+        (
+            "sample --model objects --image ot.png x.ply",
+            "the photo `ot.png` does not exist hint: did you mean `out.png`?",
+            3,
+        ),
         ("prepare mnist", "hint: put the data set there, or name its place with `--source DIR`; docs/data-sets", 3),
         (
             "upsample x.txt out.ply --run clouds",
