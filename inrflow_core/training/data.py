@@ -73,10 +73,9 @@ def _open_shards(preset: Preset, folder: Path) -> ShardDataset:
         state = "it has no manifest.json" if folder.is_dir() else "it does not exist"
         command = preset.data.config.prepare or f"inrflow prepare {folder.name}"
         hint = f"make them with `{command}`, or name another place with `--data`"
-        is_named = folder != Path(preset.data.config.path)
         raise MissingError(
             f"looked for the shards of the preset `{preset.name}` in `{folder}`: {state}",
-            hint=did_you_mean_path(folder, hint) if is_named else hint,
+            hint=hint if folder == Path(preset.data.config.path) else did_you_mean_path(folder, hint),
         )
     return ShardDataset(folder)
 
