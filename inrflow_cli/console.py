@@ -233,6 +233,7 @@ class Progress:
     def __init__(self, total: int | None, unit: str, title: str, draw: Callable[[Progress], None]) -> None:
         self.total, self.unit, self.title = total, unit, title
         self.done, self.note = 0, ""
+        self.is_open = True
         self.started = time.monotonic()
         self.measured_rate: float | None = None
         self.measured_left: float | None = None
@@ -251,6 +252,11 @@ class Progress:
         self._draw(self)
 
     @property
+    def is_finishing(self) -> bool:
+        """Whether all units are done and the work continues: what was sampled becomes meshes, or is written."""
+        return self.is_open and self.total is not None and 0 < self.total <= self.done
+
+    @property
     def rate(self) -> float:
         """Units per second."""
         return self.measured_rate or self.done / max(time.monotonic() - self.started, 1e-9)
@@ -259,6 +265,9 @@ class Progress:
         """One plain line: count and total, the rate, the time left."""
         if self.total and not self.done:
             return f"{self.title}: first of {self.total:,} {self.unit}"
+        if self.is_finishing:
+            seconds = format_duration(time.monotonic() - self.started)
+            return f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, finishing, {seconds} so far"
         rate = self.rate
         parts = [f"{self.done:,}{f' of {self.total:,}' if self.total else ''} {self.unit}", f"{_rate(rate)}/s"]
         if self.total and self.done < self.total:
@@ -284,6 +293,7 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
     state = Progress(total, unit, title, lambda state: None)
     with _plain_lines(state.line):
         yield state
+    state.is_open = False
     if state.done or not state.total:
         info(state.line())
 
@@ -352,10 +362,14 @@ def _bar(total: int | None, unit: str, title: str) -> Iterator[Progress]:
 
         def draw(state: Progress) -> None:
             of = f" of {state.total:,}" if state.total else ""  # the total may become known on the way
-            shown = {"rate": _rate(state.rate), "note": state.note, "left": state.measured_left, "of": of}
+            note = "finishing" if state.is_finishing else state.note
+            shown = {"rate": _rate(state.rate), "note": note, "left": state.measured_left, "of": of}
             bars.update(task, total=state.total, completed=state.done, **shown)
 
-        yield Progress(total, unit, title, draw)
+        state = Progress(total, unit, title, draw)
+        yield state
+        state.is_open = False
+        draw(state)
 
 
 def _left_column() -> ProgressColumn:

@@ -151,8 +151,16 @@ def _export(functions: Functions, out: Path, fragment: str, *, threads: int | No
 
     if threads is not None:
         torch.set_num_threads(threads)
-    with console.track("evaluating what the page shows", "steps") as progress:
-        text = frozen.html(functions, fragment, progress)
+    with console.progress(None, "steps", title="evaluating what the page shows") as shown:
+        last = 0
+
+        def count(done: int, total: int) -> None:
+            """Each part of the page counts its own steps from 1."""
+            nonlocal last
+            shown.advance(done - last if done >= last else done)
+            last = done
+
+        text = frozen.html(functions, fragment, count)
     with atomic_write.atomic_write(out) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
     console.info(f"wrote `{out}`")

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from inrflow_core.domains._contract import domain_class
 from inrflow_core.errors import MissingError, UsageError
-from inrflow_core.evaluation import estimate, intervals
+from inrflow_core.evaluation import estimate, intervals, metric_specs
 from inrflow_core.evaluation.gather import EvaluationSettings, Gatherer
 from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Score
@@ -110,7 +110,9 @@ class Evaluator:
                 for spec in metric.inputs.features:
                     self._context.weights_digest(spec.network)
             except MissingError as error:
-                errors[metric.full] = error
+                other = metric_specs.without_weights(metric.name)
+                hint = f"{error.hint};\n`{other}` needs none" if other else error.hint
+                errors[metric.full] = MissingError(error.message, hint=hint)
         return errors
 
     def cache_reference_stats(self, metrics: Sequence[MetricSpec]) -> None:

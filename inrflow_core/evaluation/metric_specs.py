@@ -130,6 +130,16 @@ def parse_cacheable(texts: Sequence[str], domain: str) -> list[MetricSpec]:
     return metrics
 
 
+def without_weights(name: str) -> str | None:
+    """The full name of a metric's first protocol whose networks need no weights; None if all need some."""
+    part = _contract.find(name)
+    for protocol in part.protocols:
+        networks = [spec.network for spec in part.file.inputs(protocol).features]
+        if not any(network_contract.find_extractor(network).needs_weights for network in networks):
+            return f"{name}:{protocol}"
+    return None
+
+
 def check_compatible(
     what: str,
     domain: str,

@@ -152,6 +152,9 @@ def test_work_that_reports_nothing_is_never_silent(capsys, monkeypatch):
         wait_for_lines(capsys, 1)  # of before the step
         assert wait_for_lines(capsys, 1)[0].startswith("upsampling: 4 of 10 files, ")
         progress.advance(6)
+        wait_for_lines(capsys, 1)
+        line = wait_for_lines(capsys, 1)[0]
+        assert line.startswith("upsampling: 10 of 10 files, finishing, ") and line.endswith(" so far")
     assert capsys.readouterr().err.splitlines()[-1].startswith("upsampling: 10 of 10 files")
 
 

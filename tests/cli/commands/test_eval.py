@@ -180,7 +180,8 @@ def test_absent_weights_are_named_and_the_other_metrics_still_run(tmp_path, caps
     assert list(values(tmp_path / "out")) == ["fid:random"]
     assert metrics_of(tmp_path / "out")["missing"] == ["fid:clean", "inception-score:adm"]
     assert evaluate(*words, "fid:clean,is", "--out", "none") == 3
-    assert "inception.safetensors` does not exist" in capsys.readouterr().err
+    stderr = capsys.readouterr().err
+    assert "inception.safetensors` does not exist" in stderr and stderr.endswith(";\n`fid:random` needs none\n")
     assert not (tmp_path / "none").exists()
 
 

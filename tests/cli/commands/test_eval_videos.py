@@ -95,7 +95,7 @@ def test_statistics_of_shards_are_computed_once_and_serve_as_the_reference(
         scores(tmp_path / "statistics")["fvd:pvdm"]["value"]
     )
     assert evaluate(*words, "--reference", moments, "--out", "dry", "--dry-run") == 0
-    assert "i3d:pvdm features of 4 videos" in " ".join(capsys.readouterr().err.split())
+    assert "i3d:pvdm features of 4 videos" in " ".join(capsys.readouterr().out.split())
     assert (
         run(
             [
