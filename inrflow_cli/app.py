@@ -146,7 +146,7 @@ def _limit_spinning() -> None:
 
 def _announce_imports() -> None:
     """Print a line on stderr if the imports of a command are not done some seconds after its start, in the first process of several."""
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+    if not console.is_first_process():
         return
     main_thread = threading.get_ident()
 

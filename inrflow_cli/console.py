@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from inrflow_core.runtime.announcement import REPEAT, Announcement
 from inrflow_core.runtime.progress import Progress as Callback
-from inrflow_core.runtime.progress import Reporter, format_duration
+from inrflow_core.runtime.progress import Reporter, format_duration, no_report
 from inrflow_core.storage import typed_json
 
 if TYPE_CHECKING:
@@ -113,6 +113,11 @@ def begin() -> None:
     """A command begins: silence counts from here."""
     global _last_line
     _last_line = time.monotonic()
+
+
+def is_first_process() -> bool:
+    """Whether this is the first process, or the only one, that a launcher started."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 def has_begun() -> bool:
@@ -332,16 +337,19 @@ def track(title: str, unit: str, total: int | None = None) -> Iterator[Callback]
 
 
 @contextmanager
-def announce(text: str) -> Iterator[Callback]:
-    """Lines on stderr while the work inside takes long; it may count its units by the callback."""
-    work = Announcement(text)
+def announce(text: str, unit: str = "") -> Iterator[Callback]:
+    """Lines on stderr while the work inside takes long, by the first process of several; it may count its units by the callback."""
+    if not is_first_process():
+        yield no_report
+        return
+    work = Announcement(text, unit)
     with _plain_lines(work.line):
         yield work.report
 
 
 def reporter() -> Reporter:
     """This console, for the core to report to."""
-    return Reporter(info, warn, track)
+    return Reporter(info, warn, track, announce)
 
 
 @contextmanager

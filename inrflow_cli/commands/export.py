@@ -93,6 +93,7 @@ def export(
     Clouds become .obj, .glb and .stl by surface reconstruction. Several clouds, or proteins of several sequences, become
     numbered files.
     """
+    from inrflow_core.runs import shipped
     from inrflow_core.sample_files import item_selection, writer
 
     source, out = _source_and_out(paths, shipped_model)
@@ -116,7 +117,7 @@ def export(
     elif (source / "preset.toml").is_file():
         raise UsageError(
             f"a run becomes a .safetensors or an .onnx file, not `{out}`",
-            hint=f"name such a file; its samples: `inrflow sample --run {source} OUT`",
+            hint=f"name such a file; its samples: `inrflow sample {shipped.option_of(source)} OUT`",
         )
     else:
         writer.check_suffix(out, lambda: item_selection.domain_of(source))
@@ -175,7 +176,7 @@ def _samples(
         format_options = {"fps": min(max(selection.frame_rate, 1.0), module.MOST_FPS), **format_options}
     settings: dict[str, Any] = {"origin": selection.origin, "items": selection.items, "arrays": selection.arrays}
     settings |= {"overwrite": overwrite, **format_options}
-    with console.announce(f"writing {len(selection.values):,} as `{out}`") as progress:
+    with console.announce(f"writing {len(selection.values):,} as `{out}`", "files") as progress:
         written = writer.write(out, selection.values, selection.domain, progress=progress, **settings)
     rest = (
         "" if items is not None or len(selection.values) == selection.total else f", the first of {selection.total:,}"
@@ -230,7 +231,7 @@ def _graphs(source: Path, out: Path, *, ema: float | None, step: Step, overwrite
         atomic_write.check_writable(path, overwrite=overwrite)
     origin = provenance.provenance_of_file(weights, model, None)
     console.info(f"tracing `{model.preset.name}`: half a minute for a small model, some for a large one")
-    with console.announce("tracing"):
+    with console.announce(f"tracing `{model.preset.name}`"):
         differences = export.export_onnx(model, out, origin=origin)
     for path, difference in differences.items():
         console.info(f"wrote `{path}`: its values are torch's to {difference:.1e} of their rms")

@@ -91,6 +91,7 @@ def train(
         overwrite=overwrite,
         check_data=not no_verify,
         say=console.info,
+        announce=console.announce,
     )
     if dry_run or plan_for is not None or processes is not None:
         from inrflow_cli.views import plan

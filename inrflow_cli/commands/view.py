@@ -160,7 +160,7 @@ def _export(functions: Functions, out: Path, fragment: str, *, threads: int | No
             shown.advance(done - last if done >= last else done)
             last = done
 
-        text = frozen.html(functions, fragment, count)
+        text = frozen.html(functions, fragment, count, console.warn)
     with atomic_write.atomic_write(out) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
     console.info(f"wrote `{out}`")

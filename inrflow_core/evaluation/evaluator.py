@@ -19,7 +19,6 @@ from inrflow_core.evaluation.metric_specs import MetricSpec
 from inrflow_core.evaluation.results import EvaluatedSamples, Score
 from inrflow_core.metrics._inputs import Cost, InputSpec, MetricInputs, ReferenceStats
 from inrflow_core.metrics._view_inputs import ViewScores
-from inrflow_core.runtime.announcement import announced
 from inrflow_core.sample_files import scene_views
 from inrflow_core.sample_files.collection import SampleCollection
 
@@ -58,7 +57,7 @@ class Evaluator:
         items = scene_views.as_images(samples.items) if _is_of_views(metric, samples.items) else samples.items
         reference = self._reference_of(metric) if samples.originals is None else samples.originals
         inputs = metric.inputs.gather(items, reference, context)
-        with announced(f"computing `{metric.full}` and its interval", self.settings.log):
+        with self.settings.announce(f"computing `{metric.full}` and its interval"):
             value = metric.compute(inputs)
             interval = intervals.metric_interval(metric, inputs, value)
             if items := metric.item_values(inputs):

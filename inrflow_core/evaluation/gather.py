@@ -35,8 +35,7 @@ from inrflow_core.metrics._cloud_inputs import Distances, DistanceSpec
 from inrflow_core.metrics._inputs import FeatureSpec, GatherContext, InputSpec, MeasureOfPairs
 from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.metrics._view_inputs import ViewScores
-from inrflow_core.runtime.announcement import announced
-from inrflow_core.runtime.progress import Log, TrackProgress, no_progress
+from inrflow_core.runtime.progress import Announce, Log, TrackProgress, no_announcement, no_progress
 from inrflow_core.sample_files.collection import IS_CENTERED, SampleCollection
 from inrflow_core.shards import manifest
 from inrflow_core.storage import plain_file
@@ -68,6 +67,7 @@ class EvaluationSettings:
     """Shows the progress of a piece of work, under a title and with a unit."""
     log: Log | None = None
     """Called with the estimated time of distances before they are computed."""
+    announce: Announce = no_announcement
 
 
 class Gatherer(GatherContext[SampleCollection]):
@@ -111,7 +111,7 @@ class Gatherer(GatherContext[SampleCollection]):
 
     def verify(self, items: SampleCollection) -> None:
         if not any(items is known for known in self._verified):
-            with announced(f"comparing {items.display_name} with the recorded digests", self.settings.log):
+            with self.settings.announce(f"comparing {items.display_name} with the recorded digests"):
                 items.verify()
             self._verified.append(items)
 
@@ -128,7 +128,7 @@ class Gatherer(GatherContext[SampleCollection]):
     def extractor(self, network: str) -> Any:
         if network not in self._extractors:
             part = _contract.find_extractor(network)
-            with announced(f"loading the network `{network}`", self.settings.log):
+            with self.settings.announce(f"loading the network `{network}`"):
                 self._extractors[network] = part.load(self._weights(network), self.settings.device)
         return self._extractors[network]
 

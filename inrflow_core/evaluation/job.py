@@ -39,7 +39,6 @@ from inrflow_core.metrics._protein_inputs import Structures
 from inrflow_core.report import page
 from inrflow_core.runs import run
 from inrflow_core.runtime import distributed
-from inrflow_core.runtime.announcement import announced
 from inrflow_core.runtime.progress import SILENT, Reporter
 from inrflow_core.sample_files import readers, subsets
 from inrflow_core.sample_files.collection import SampleCollection
@@ -295,7 +294,11 @@ def cache_reference_stats(shards: Path, metrics: Sequence[str], reporter: Report
     domain = readers.open_collection(shards).domain
     reference = readers.open_collection(shards, prefer=domain_class(domain).REFERENCE_SPLITS)
     settings = gather.EvaluationSettings(
-        shards, device=distributed.process_device(), progress=reporter.progress, log=reporter.log
+        shards,
+        device=distributed.process_device(),
+        progress=reporter.progress,
+        log=reporter.log,
+        announce=reporter.announce,
     )
     specs = metric_specs.parse_cacheable(metrics, domain)
     metric_specs.check_frames(specs, f"the clips of {reference.display_name}", reference.shape)
@@ -336,7 +339,7 @@ def _write(ready: CheckedEvaluationJob, evaluated: Results) -> None:
     """Write both files once both are complete, and then the record of them; an older record goes first."""
     out, reporter = ready.job.out, ready.job.reporter
     if ready.memorization_set is None:
-        with announced("collecting samples for the report", reporter.log):
+        with reporter.announce("collecting samples for the report"):
             report = report_data.build_report(evaluated, None)
     else:
         with reporter.progress("searching for copies of training items", "items") as progress:
@@ -448,6 +451,7 @@ def _settings(job: EvaluationJob) -> gather.EvaluationSettings:
         workers=job.workers or os.cpu_count() or 1,
         progress=job.reporter.progress,
         log=job.reporter.log,
+        announce=job.reporter.announce,
     )
 
 

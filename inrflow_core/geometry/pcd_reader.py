@@ -144,7 +144,7 @@ def _unpacked(column: Num[np.ndarray, " N"], kind: np.dtype) -> Float64[np.ndarr
         else:
             has_bits = (column == np.round(column)) & (column >= -(2.0**31)) & (column < 2.0**32)
         if not has_bits.all():
-            raise ValueError(f"its colors hold {column[~has_bits][0]:g}, which is no number of 32 bits")
+            raise ValueError(f"its colors hold {column[~has_bits][0]:g}, which are not 32 bits")
         column = column.astype(kind) if kind.kind == "f" else column.astype(np.int64).astype(np.uint32)
     bits = np.ascontiguousarray(column).view("<u4")
     return np.stack([bits >> shift & 255 for shift in (16, 8, 0)], axis=1) / 127.5 - 1

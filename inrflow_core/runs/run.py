@@ -273,7 +273,7 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
 
     Raises:
         MissingError: there is nothing at `source`, or no such step.
-        UsageError: there is no such decay, a file or a checkpoint is of another decay or step, or a file has another suffix.
+        UsageError: there is no such decay, a file or a checkpoint is of another decay or step, or a file of another kind holds none.
         IntegrityError: the file does not match the digest in the checkpoint's manifest, or its own.
     """
     from inrflow_core.storage import safetensors_file
@@ -282,13 +282,14 @@ def resolve_weights(source: Path, *, ema: float | None = None, step: Step = None
     if source.is_file():
         if is_checkpoint(source.parent):
             check_file(source, read_manifest(source.parent).files.get(source.name))
-        elif source.suffix not in ("", ".safetensors"):
-            raise UsageError(
-                f"`{source}` is no file of weights: its suffix is `{source.suffix}`",
-                hint="give a run folder or a .safetensors file; `inrflow runs` lists the runs",
-            )
         else:
-            safetensors_file.check_digest(source)
+            try:
+                safetensors_file.check_digest(source)
+            except IntegrityError as error:
+                if source.suffix.lower() in ("", ".safetensors"):
+                    raise
+                hint = "give a run folder or a .safetensors file; `inrflow runs` lists the runs"
+                raise UsageError(f"`{source}` holds no weights", hint=hint) from error
         _check_weights(source, ema, step)
         return source
     if not source.is_dir():

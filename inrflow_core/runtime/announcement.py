@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from inrflow_core.runtime.progress import Log, Progress, format_duration, no_report
+from inrflow_core.runtime.progress import format_duration
 
 SLOW = 4.0
-"""Seconds after which work without a progress line is announced."""
+"""Seconds after which imports are announced."""
 REPEAT = 5.0
-"""Most seconds between two lines of long work where no bar shows its progress."""
+"""Most seconds between two lines while work is shown or announced."""
 
 
 class Announcement:
-    """The lines about some work, which may count its units."""
+    """The lines about some work, which may count its units.
 
-    def __init__(self, text: str) -> None:
-        self._text, self._started = text, time.monotonic()
+    Whoever prints them decides when: the command line after `REPEAT` seconds without another line.
+    """
+
+    def __init__(self, text: str, unit: str = "") -> None:
+        """`unit` is the plural noun of the units."""
+        self._text, self._unit = text, unit
+        self._started = time.monotonic()
         self._counts = (0, 0)
         self._is_first = True
 
@@ -33,36 +35,8 @@ class Announcement:
             self._is_first = False
             return self._text
         (done, total), seconds = self._counts, time.monotonic() - self._started
-        count = f"{done:,} of {total:,}, " if total else ""
+        count = f"{done:,} of {total:,} {self._unit}, " if total else ""
         left = (
             f"{format_duration((total - done) / done * seconds)} left" if done else f"{format_duration(seconds)} so far"
         )
         return f"{self._text}: {count}{left}"
-
-
-@contextmanager
-def announced(text: str, log: Log | None) -> Iterator[Progress]:
-    """Log a text if the work inside takes longer than `SLOW` seconds, and then a line every `REPEAT` seconds; not without `log`.
-
-    Yields:
-        A callback for work that counts its units.
-    """
-    if log is None:
-        yield no_report
-        return
-    say, work = log, Announcement(text)
-    has_ended = threading.Event()
-
-    def announce() -> None:
-        wait = SLOW
-        while not has_ended.wait(wait):
-            say(work.line())
-            wait = REPEAT
-
-    thread = threading.Thread(target=announce, daemon=True)
-    thread.start()
-    try:
-        yield work.report
-    finally:
-        has_ended.set()
-        thread.join()

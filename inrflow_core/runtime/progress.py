@@ -28,6 +28,20 @@ def no_progress(title: str, unit: str, total: int | None = None) -> AbstractCont
     return contextlib.nullcontext(no_report)
 
 
+@runtime_checkable
+class Announce(Protocol):
+    """Names a piece of work that shows no progress of its own, if it takes long."""
+
+    def __call__(self, text: str, unit: str = "") -> AbstractContextManager[Progress]:
+        """Enter before the work; it may count its units, of which `unit` is the plural noun, by the callback."""
+        ...
+
+
+def no_announcement(text: str, unit: str = "") -> AbstractContextManager[Progress]:
+    """Say nothing."""
+    return contextlib.nullcontext(no_report)
+
+
 def no_report(done: int, total: int) -> None:
     """Report nothing."""
 
@@ -64,6 +78,7 @@ class Reporter:
     warn: Log = no_log
     """Called with problems after which the work continues."""
     progress: TrackProgress = no_progress
+    announce: Announce = no_announcement
 
 
 SILENT = Reporter()

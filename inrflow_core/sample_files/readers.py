@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,17 +77,26 @@ def holds_no_samples(source: Path, allowed: str) -> UsageError:
     """The error for a file that is not of samples: what it is, as far as its name says it, and what is `allowed`."""
     if (content := models.content_of(source)) is not None:
         return UsageError(f"`{source}` holds {content[0]}, no samples", hint=content[1])
-    if (source / "preset.toml").is_file():
-        return UsageError(f"`{source}` is a run, no samples", hint=f"draw some: `inrflow sample --run {source} OUT`")
-    if source.is_dir() and any(source.glob("*.h5.partial")):
-        return UsageError(
-            f"the samples in `{source}` are not finished", hint="run the `inrflow sample` command that began them again"
-        )
+    if (error := _of_a_folder(source)) is not None:
+        return error
     suffix, hint = source.suffix.lower(), f"{allowed}; `inrflow sample out.h5` writes samples for it"
     kind = next((kind for kind, suffixes in OTHER_KINDS.items() if suffix in suffixes), None)
     if kind is None:
         return UsageError(f"`{source}` holds no samples", hint=hint)
     return UsageError(f"`{source}` is {kind}, not a file of samples", hint=hint)
+
+
+def _of_a_folder(source: Path) -> UsageError | None:
+    """The error for a run, or for a folder of samples that are not finished; None for anything else."""
+    if (source / "preset.toml").is_file():
+        return UsageError(
+            f"`{source}` is a run, no samples", hint=f"draw some: `inrflow sample --run {shlex.quote(str(source))} OUT`"
+        )
+    if source.is_dir() and any(source.glob("*.h5.partial")):
+        return UsageError(
+            f"the samples in `{source}` are not finished", hint="run the `inrflow sample` command that began them again"
+        )
+    return None
 
 
 def split_names(source: Path) -> list[str]:
@@ -120,8 +130,8 @@ def _from_files(folder: Path, *, all_models: bool) -> SampleCollection:
     files = [(name, folder / name) for name, _ in source_files.list_files(folder)]
     domains = [domain_of_file(path) for _, path in files]
     counts_by_domain = Counter(domain.NAME for domain in domains if domain is not None)
-    if not counts_by_domain and (folder / "preset.toml").is_file():
-        raise holds_no_samples(folder, f"give {KINDS}")
+    if not counts_by_domain and (error := _of_a_folder(folder)) is not None:
+        raise error
     if not counts_by_domain:
         raise MissingError(f"`{folder}` holds neither images nor clouds nor proteins", hint=f"give {KINDS}")
     if len(counts_by_domain) > 1:

@@ -14,13 +14,14 @@ from inrflow_core.fields import Camera, Field
 from inrflow_core.geometry import cloud_files
 from inrflow_core.mesh_files import reading
 from inrflow_core.models import Model
-from inrflow_core.runtime.announcement import announced
 from inrflow_core.runtime.progress import (
     SILENT,
+    Announce,
     Progress,
     RepeatableProgress,
     Reporter,
     TrackProgress,
+    no_announcement,
     no_report,
 )
 from inrflow_core.runtime.query_budget import CHUNK, QueryBudget
@@ -158,7 +159,7 @@ def upsample_files(
     none: list[int | None] = [None] * len(files)
     labels = none if settings.label is None else resolve_labels(model, range(len(files)), settings.label) or none
     rows = []
-    with _progress(reporter, len(files)) as (of_files, of_parts):
+    with _progress(reporter, len(files)) as (of_files, of_parts, announce):
         for file, out, label in zip(files, outs, labels, strict=True):
             example = invert.read_input(model, file, settings.camera)
             with of_parts("inverting", "evaluations") as progress:
@@ -176,10 +177,9 @@ def upsample_files(
             else:
                 samples = example.to_source_units(values)
             beside = write_samples.beside_samples(model, settings.size, field.condition, out)
-            log = reporter.log if len(files) == 1 else None  # of several files the progress is shown
-            with announced(f"writing `{out}`", log):
+            with announce(f"writing `{out}`"):
                 writer.write(out, samples, model.domain.NAME, origin=origin, overwrite=overwrite, **beside)
-            with announced("computing the error of the reconstruction", log):
+            with announce("computing the error of the reconstruction"):
                 error = invert.reconstruction_error(model, example, field, settings.chunk)
             rows.append({"file": str(file), "out": str(out)} | error)
             of_files(len(rows), len(files))
@@ -190,14 +190,14 @@ def upsample_files(
 
 
 @contextmanager
-def _progress(reporter: Reporter, count: int) -> Iterator[tuple[Progress, TrackProgress]]:
-    """What counts `count` files, and what shows the parts of the work on one: of several files the files are shown."""
+def _progress(reporter: Reporter, count: int) -> Iterator[tuple[Progress, TrackProgress, Announce]]:
+    """What counts `count` files, and what shows and names the parts of the work on one: of several files the files are shown."""
     if count == 1:
-        yield no_report, reporter.progress
+        yield no_report, reporter.progress, reporter.announce
         return
     with reporter.progress("upsampling", "files", count) as shown:
         files = RepeatableProgress(shown, (0, count))
-        yield files, lambda title, unit, total=None: nullcontext(lambda done, total: files.repeat())
+        yield files, lambda title, unit, total=None: nullcontext(lambda done, total: files.repeat()), no_announcement
 
 
 def upsample_saved_field(
@@ -223,7 +223,7 @@ def upsample_saved_field(
     request = SampleRequest(field.seeds.tolist(), None, settings.size, settings.window)
     origin = provenance.provenance(model, source, request, field.options)
     beside = write_samples.beside_samples(model, settings.size, field.condition, out)
-    with announced(f"writing `{out}`", reporter.log) as progress:
+    with reporter.announce(f"writing `{out}`", "files") as progress:
         of_samples: dict[str, Any] = {"origin": origin, "overwrite": overwrite, "progress": progress, **beside}
         written = writer.write(out, values, model.domain.NAME, **of_samples)
     reporter.log("wrote " + ", ".join(f"`{path}`" for path in written))

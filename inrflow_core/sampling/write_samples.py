@@ -15,7 +15,6 @@ from inrflow_core.errors import UsageError
 from inrflow_core.fields import Clip, Field, Size, Surface, Window
 from inrflow_core.formats import png
 from inrflow_core.models import Model
-from inrflow_core.runtime.announcement import announced
 from inrflow_core.runtime.progress import SILENT, Progress, Reporter, format_bytes
 from inrflow_core.runtime.query_budget import QueryBudget
 from inrflow_core.sample_files import writer
@@ -116,7 +115,7 @@ def write_samples(
             parts = [(slice(0, len(values)), values)]
         part_values = [values for _, values in parts]
     joined = sample.concatenate(part_values)
-    with announced(f"writing `{out}`", source.reporter.log) as progress:
+    with source.reporter.announce(f"writing `{out}`", "files") as progress:
         written = _write_values(model, request, joined, out, origin, overwrite=overwrite, progress=progress)
         if sheet is not None:
             captions = [provenance.caption(item) for item in provenance.per_sample_metadata(model, request)]

@@ -58,7 +58,8 @@ def did_you_mean_path(path: Path, otherwise: str) -> str:
     except OSError:
         return otherwise
     folded = [name for name in names if name.casefold() == absent.name.casefold()]
-    near = folded or difflib.get_close_matches(absent.name, names, n=1)
+    stems = {Path(name).stem: name for name in reversed(names)}
+    near = folded or [stems[stem] for stem in difflib.get_close_matches(absent.stem, stems, n=1)]
     if not near:
         return otherwise
     whole = absent.with_name(near[0]) / rest

@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def read_existing_run(out: Path, preset: Preset) -> ExistingRun | None:
     for table, key, was, now in differences(run.preset, preset):
         hint = "repeat the run's settings to resume it, choose another `--out`, or start it again with `--overwrite`"
         if key == "steps" and run.steps:  # with a constant rate they do not differ
-            hint += f"; a run of other steps can begin with its weights: `--init-from {out}` and another `--out`"
+            hint += f"; a run of other steps can begin with its weights: `--init-from {shlex.quote(str(out))}` and another `--out`"
         raise UsageError(
             f"the run `{out}` was begun with [{table}] `{key}` = {was!r}, and this command says {now!r}", hint=hint
         )

@@ -22,6 +22,7 @@ from inrflow_core.planning.plan import Plan, Planner
 from inrflow_core.runs import checkpoint_manifest, run
 from inrflow_core.runtime import device, distributed, process_group
 from inrflow_core.runtime.distributed import World
+from inrflow_core.runtime.progress import Announce, no_announcement
 from inrflow_core.sampling import support_cameras
 from inrflow_core.sampling.sample import NAME_RAW_WEIGHTS, note_on_average
 from inrflow_core.shards import manifest
@@ -65,6 +66,7 @@ class TrainJob:
     check_data: bool = True
     """Read every byte of the shards and compare it with the manifest's digests, before the first step."""
     say: Callable[[str], None] = lambda text: None
+    announce: Announce = no_announcement
     report: Callable[[LogRecord], None] = lambda record: None
 
 
@@ -274,6 +276,7 @@ def _build_trainer(ready: CheckedTrainJob) -> Trainer:
         ready.held_out or ready.loader,
         precision=ready.precision,
         say=job.say if world.is_main else lambda text: None,
+        announce=job.announce if world.is_main else no_announcement,
         report=job.report,
         counters=counters,
         saved=ready.existing_run.step if ready.existing_run else None,

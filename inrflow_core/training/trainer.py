@@ -25,7 +25,7 @@ from inrflow_core.errors import Diverged, Interrupted, MissingError
 from inrflow_core.models import Model
 from inrflow_core.runs import checkpoint_manifest
 from inrflow_core.runs.best import Best, record_best
-from inrflow_core.runtime.announcement import announced
+from inrflow_core.runtime.progress import Announce, no_announcement
 from inrflow_core.sampling import sample, support_cameras
 from inrflow_core.sets import CLASS_LABEL, Condition, TrainBatch
 from inrflow_core.storage import atomic_write
@@ -61,6 +61,7 @@ class Trainer:
     say: Callable[[str], None]
     report: Callable[[LogRecord], None]
     counters: Counters = field(default_factory=Counters)
+    announce: Announce = no_announcement
     saved: int | None = None
     """Step of the newest checkpoint."""
     evaluation: Evaluation | None = None
@@ -245,7 +246,7 @@ class Trainer:
                 return None
             total = 0.0
             objective = MeanLoss(method, self.precision, self.world.device)
-            with announced("computing the held-out loss", self.say) as progress:
+            with self.announce("computing the held-out loss", "sets") as progress:
                 for start in range(0, count, share):
                     positions = range(start, min(start + share, count))
                     sets = self.held_out.batch(0, positions, augment=False)
@@ -260,7 +261,7 @@ class Trainer:
         before, result = self.best, None
         with self._averaged_method() as method:
             if method is not None:
-                with announced("evaluating samples", self.say):
+                with self.announce("evaluating samples"):
                     result = self.evaluation.find(replace(self.model, method=method, metadata=self._sampling_metadata))
         if result is not None:
             self.best = self.evaluation.better(self.counters.step, result, before)
@@ -275,19 +276,22 @@ class Trainer:
         return {name: value for name, value in self.model.metadata.items() if name in ("classes", support_cameras.KEY)}
 
     def draw_samples(self, stop_signal: StopSignal) -> None:
-        """Save an image of samples of the EMA weights, with fixed seeds; TensorBoard shows it too. A signal leaves it out."""
+        """Save an image of samples of the EMA weights, with fixed seeds; TensorBoard shows it too. A signal to the main process leaves it
+        out."""
         path = self.out / "samples" / f"{self.counters.step:08d}.png"
         with self._averaged_method() as method:
             if method is None:
                 return
             model = replace(self.model, method=method, metadata=self._sampling_metadata)
             try:
-                with atomic_write.atomic_write(path) as beside, announced("drawing samples", self.say) as progress:
+                with atomic_write.atomic_write(path) as beside, self.announce("drawing samples", "steps") as progress:
                     progress = stop_signal.ending(progress)
                     image = sample.preview(model, self.settings.samples, self._preview_condition, progress)
                     image.save(beside, format="png")
             except StopRequested:
-                self.say(f"the image of samples of step {self.counters.step:,} is left out")
+                self.say(
+                    f"the image of samples of step {self.counters.step:,} is left out: `inrflow sample --run` draws samples"
+                )
                 return
             if self.log is not None:
                 self.log.write_image(self.counters.step, path)

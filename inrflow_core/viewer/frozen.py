@@ -20,7 +20,7 @@ from inrflow_core.errors import Diverged, UsageError
 from inrflow_core.fields import Camera, Window
 from inrflow_core.proteins import superposition
 from inrflow_core.report import galleries, page
-from inrflow_core.runtime.progress import Progress
+from inrflow_core.runtime.progress import Log, Progress, no_log
 from inrflow_core.sampling import upsample
 from inrflow_core.sampling.request import SizeOptions
 from inrflow_core.viewer import selection as parameters
@@ -66,27 +66,40 @@ OWN: Mapping[str, parameters.Parser] = {
 """What a fragment holds beside the sample's selection."""
 
 
-def html(functions: Functions, fragment: str, progress: Progress | None = None) -> str:
-    """The page of a fragment, as text; the same fragment gives the same bytes. A panel that waits for an image says so; an
-    image that is `forgotten` is left out.
+def html(functions: Functions, fragment: str, progress: Progress | None = None, warn: Log = no_log) -> str:
+    """The page of a fragment, as text; the same fragment gives the same bytes. A panel that waits for an image says so, and one
+    whose run lacks what the fragment names says what, also by `warn`; an image that is `forgotten` is left out.
 
     Raises:
-        UsageError: a part of the fragment cannot be, a run lacks what it names, or all panels wait for an image.
+        UsageError: a part of the fragment cannot be, all panels wait for an image, or none of the others can be shown.
     """
     selections, view = _parse(functions, fragment)
     names = waiting(functions, fragment)
     if len(names) == len(selections):
         hint = "name one with `inrflow view --image FILE`, or drop one on the page"
         raise UsageError(f"`{names[0]}` needs an image", hint=hint)
-    panels = [
-        f"<div><section><h2>{escape(functions.runs[own.run].name)}</h2></section><p>needs an image</p></div>"
-        if _waits(functions, own)
-        else _section(functions, own, view, progress)
-        for own in selections
-    ]
+    panels, errors = [], []
+    for own in selections:
+        name = functions.runs[own.run].name
+        try:
+            panel = (
+                _empty(name, "needs an image") if _waits(functions, own) else _section(functions, own, view, progress)
+            )
+        except UsageError as error:
+            errors.append(error)
+            warn(f"the panel of `{name}` is empty: {error.message}")
+            panel = _empty(name, error.message)
+        panels.append(panel)
+    if len(errors) + len(names) == len(selections):
+        raise errors[0]
     content = "\n".join(panels) if len(panels) == 1 else f'<div class="sides">{"".join(panels)}</div>'
     head = "<p>Each panel shows one sample as a function, evaluated where the page looked.</p>"
     return page.self_contained("inrflow view", head, [content], f"Written by <code>inrflow view</code> {__version__}.")
+
+
+def _empty(name: str, reason: str) -> str:
+    """A panel without a sample."""
+    return f"<div><section><h2>{escape(name)}</h2></section><p>{escape(reason)}</p></div>"
 
 
 def forgotten(functions: Functions, fragment: str) -> str | None:

@@ -1,7 +1,8 @@
 """The one thread that samples, and one beside it for what needs no model: jobs wait in a queue, and a job whose client has left ends
 at its next solver step.
 
-At each of its steps a long job answers the jobs that need no step of a recording, so that they wait for one step at most.
+At each of its steps a long job answers the jobs that need no step of a recording: they wait for one step, and for those of their
+kind before them.
 """
 
 from __future__ import annotations

@@ -273,10 +273,10 @@ def test_help_at_80_columns_shows_names_of_values_whole(
 )
 def test_slow_imports_are_named_on_stderr_by_the_first_process(name: str, rank: str, line: bool):
     code = (
-        "import sys, time; from inrflow_cli import app; import inrflow_cli.commands.runs as runs; app.SLOW = 0.2\n"
+        "import sys, time; from inrflow_cli import app; import inrflow_cli.commands.runs as runs; app.SLOW = 1.0\n"
         "class Slow:\n"
-        "    def find_spec(self, name, path=None, target=None): time.sleep(0.6 * (name == 'wave'))\n"
-        f"def work():\n    if 'output' in {name!r}: app.console.info('')\n    if {name!r}:\n        sys.meta_path.insert(0, Slow()); import wave\n    else:\n        time.sleep(0.6)\n"
+        "    def find_spec(self, name, path=None, target=None): time.sleep(2 * (name == 'wave'))\n"
+        f"def work():\n    if 'output' in {name!r}: app.console.info('')\n    if {name!r}:\n        sys.meta_path.insert(0, Slow()); import wave\n    else:\n        time.sleep(2)\n"
         "runs.runs = work; app.sys.argv = ['inrflow', 'runs']; app.main()"
     )
     variables = os.environ | {"RANK": rank}

@@ -174,12 +174,21 @@ def test_announced_work_is_named_and_counts_its_units(capsys, monkeypatch):
     with console.announce("quick"):
         pass
     monkeypatch.setattr(console, "REPEAT", 0.05)
-    with console.announce("writing 64") as report:
+    with console.announce("writing 64", "files") as report:
         assert wait_for_lines(capsys, 1)[0] == "writing 64"
         report(16, 64)
         wait_for_lines(capsys, 1)
         line = wait_for_lines(capsys, 1)[0]
-    assert line.startswith("writing 64: 16 of 64, ") and line.endswith(" left")
+    assert line.startswith("writing 64: 16 of 64 files, ") and line.endswith(" left")
+
+
+def test_of_several_processes_the_first_announces(capsys, monkeypatch):
+    monkeypatch.setattr(console, "REPEAT", 0.0)
+    monkeypatch.setenv("RANK", "1")
+    with console.announce("reading") as report:
+        report(1, 2)
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
 
 
 def test_silence_counts_from_the_last_line_and_not_from_the_beginning_of_the_work(capsys, monkeypatch):

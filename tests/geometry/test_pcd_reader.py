@@ -55,7 +55,7 @@ def test_packed_colors_are_the_lower_bytes_whatever_the_type(kind: str, number: 
     assert pcd_reader.parse(head + rows.tobytes()).shape == (2, 3)
     for wrong in ("nan", "1e300", *([] if kind == "F" else ["0.5", "99999999999"])):
         text = f"0 0 0 1 0 0 0 {wrong}".encode()
-        with pytest.raises(ValueError, match="its colors hold .*, which is no number of 32 bits"):
+        with pytest.raises(ValueError, match="its colors hold .*, which are not 32 bits"):
             pcd_reader.parse(head.replace(b"DATA binary", b"DATA ascii") + text, with_colors=True)
 
 

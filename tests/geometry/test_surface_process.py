@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +50,19 @@ def test_an_error_comes_back_and_the_process_serves_the_next_cloud(process: Surf
 
 def test_a_killed_process_is_an_error_and_the_next_surface_starts_another(process: SurfaceProcess):
     process.reconstruct(ball(100), "pivoting")
-    pid = process.pid
-    assert pid is not None
+    pid, connection = process.pid, process._connection
+    assert pid is not None and connection is not None
+
+    class KillingConnection(Connection):
+        def send(self, obj: object) -> None:
+            super().send(obj)
+            os.kill(pid, signal.SIGKILL)
+
     os.kill(pid, signal.SIGSTOP)
-    killing = threading.Timer(0.2, os.kill, [pid, signal.SIGKILL])
-    killing.start()
+    process._connection = KillingConnection(os.dup(connection.fileno()))
+    connection.close()
     with pytest.raises(OutOfMemory, match="was killed"):
         process.reconstruct(ball(100), "pivoting")
-    killing.join()
     assert len(process.reconstruct(ball(100), "pivoting").faces) > 100
     assert process.pid != pid
 

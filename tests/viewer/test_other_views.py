@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from inrflow_cli.app import run
+from inrflow_core.errors import UsageError
 from inrflow_core.proteins import superposition
 from inrflow_core.sampling import sample
 from inrflow_core.sampling.request import SizeOptions
@@ -231,6 +232,19 @@ def test_a_frozen_page_holds_the_strip_of_growing_steps_and_what_proteins_deviat
     with Image.open(io.BytesIO(base64.b64decode(data[2]))) as thumbnail:
         one_step = functions.image(Selection(seed=2, steps=1), frozen.THUMBNAIL, None)
         np.testing.assert_array_equal(np.asarray(thumbnail), one_step[..., 0])
+
+
+def test_a_panel_whose_run_lacks_what_another_has_says_so_in_the_frozen_page(folders: Path):
+    for name, kind in (("labeled", tiny.LOCAL_IMAGE), ("others", tiny.POINTS)):
+        tiny.run_folder(folders / name, kind, condition={"name": "label", "classes": 3 if name == "labeled" else 2})
+    functions = Functions(viewed_run.open_runs([folders / "labeled", folders / "others"]))
+    warnings: list[str] = []
+    text = frozen.html(functions, "label=2", warn=warnings.append)
+    image, cloud = text.partition('<div class="sides">')[2].split("<section")[1:]
+    assert "data:image/png" in image and 'data-points="' not in cloud
+    assert len(warnings) == 1 and warnings[0].startswith("the panel of `others` is empty: ")
+    with pytest.raises(UsageError):
+        frozen.html(functions, "label=7", warn=warnings.append)
 
 
 def test_a_frame_rate_alone_freezes_the_training_frames_at_that_rate(client: TestClient):

@@ -65,6 +65,11 @@ WEIGHTS = "images/checkpoints/00000002/weights.safetensors"
             2,
         ),
         (
+            "eval --samples unfinished --reference x.npz --out scores",
+            "the samples in `unfinished` are not finished hint: run the `inrflow sample` command that began them again",
+            2,
+        ),
+        (
             "export unfinished new.png",
             "the samples in `unfinished` are not finished hint: run the `inrflow sample` command that began them again",
             2,
@@ -72,6 +77,7 @@ WEIGHTS = "images/checkpoints/00000002/weights.safetensors"
         ("export out.png new.png", "`inrflow sample out.h5` writes samples for it", 2),
         ("export mesh.glb new.png", "`mesh.glb` is a mesh, not a file of samples hint: give a folder of shards", 2),
         ("export clouds.pcd new.png", "`clouds.pcd` does not exist hint: did you mean `clouds`?", 3),
+        ("export nope.npz new.ply", "`nope.npz` does not exist hint: give", 3),
         ("export ot.png new.png", "`ot.png` does not exist hint: did you mean `out.png`?", 3),
         (
             "eval --samples X.npz --reference x.npz --out scores",
@@ -80,7 +86,7 @@ WEIGHTS = "images/checkpoints/00000002/weights.safetensors"
         ),
         (
             "sample new.png --run out.png",
-            "`out.png` is no file of weights: its suffix is `.png` hint: give a run folder",
+            "`out.png` holds no weights hint: give a run folder",
             2,
         ),
         ("upsample ot.png new.png --run images", "`ot.png` does not exist hint: did you mean `out.png`?", 3),
