@@ -138,7 +138,8 @@ def _locate(kind: str, name: str) -> Path | EntryPoint:
         if module != stem:  # files record a part by the name of its module
             raise _broken(kind, others[0], f"its module is called `{module}`, not `{stem}`")
         return others[0]
-    raise UsageError(f"no part of `{kind}` is called `{name}`", hint=did_you_mean(name, names(kind)))
+    noun = kind.removesuffix("s").replace("_", " ").replace("dataset", "data set")
+    raise UsageError(f"no {noun} is called `{name}`", hint=did_you_mean(name, names(kind)))
 
 
 def _problem(kind: str, module: ModuleType) -> str | None:

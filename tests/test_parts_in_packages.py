@@ -175,7 +175,7 @@ def test_an_earlier_name_of_a_part_of_ours_is_not_free(path: Path):
 
 def test_a_misspelt_name_gets_that_of_another_package(path: Path):
     install(path, "my-samplers", "samplers", {"leapfrog": ""})
-    with pytest.raises(UsageError, match="no part of `samplers` is called `leapfrgo`") as caught:
+    with pytest.raises(UsageError, match="no sampler is called `leapfrgo`") as caught:
         registry.find("samplers", "leapfrgo")
     assert caught.value.hint == "did you mean `leapfrog`?"
 

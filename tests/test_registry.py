@@ -21,14 +21,14 @@ def test_files_that_begin_with_an_underscore_are_no_parts():
 
 
 def test_a_misspelt_part_gets_the_nearest_name():
-    with pytest.raises(UsageError, match="no part of `samplers` is called `hein`") as caught:
+    with pytest.raises(UsageError, match="no sampler is called `hein`") as caught:
         registry.find("samplers", "hein")
     assert caught.value.hint == "did you mean `heun`?"
 
 
 @pytest.mark.parametrize("name", ["../errors", "", "__init__", "samplers.heun", "heun.py"])
 def test_a_name_never_leaves_the_folder_of_its_kind(name: str):
-    with pytest.raises(UsageError, match="no part of `samplers`"):
+    with pytest.raises(UsageError, match="no sampler is called"):
         registry.find("samplers", name)
 
 

@@ -312,7 +312,7 @@ def test_without_weights_nothing_is_read_and_it_is_said_what_to_do(
 
 
 def test_an_embedder_of_something_else_is_refused(source: Path) -> None:
-    with pytest.raises(UsageError, match="no part of `feature_networks` is called `dino`"):
+    with pytest.raises(UsageError, match="no feature network is called `dino`"):
         objaverse.scan(source, objaverse.Config(embedder="dino"))
 
 

@@ -32,6 +32,6 @@ def test_what_a_file_leaves_out_has_a_default():
 
 
 def test_a_wrong_name_is_refused_with_the_nearest():
-    with pytest.raises(UsageError, match="no part of `distances` is called `emd-exakt`") as caught:
+    with pytest.raises(UsageError, match="no distance is called `emd-exakt`") as caught:
         _contract.find("emd-exakt")
     assert "emd-exact" in (caught.value.hint or "")

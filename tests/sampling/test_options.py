@@ -97,7 +97,7 @@ SLIPS = {
     "out of range": ({"guidance": -1.0}, "`guidance` is -1.0: 0 or more"),
     "interval": ({"guidance_interval": (0.9, 0.1)}, "`guidance_interval` is [0.9, 0.1]: two times"),
     "no steps": ({"sampler": "dopri5", "steps": 3}, "the sampler `dopri5` chooses its own steps"),
-    "no sampler": ({"sampler": "hein"}, "no part of `samplers` is called `hein`"),
+    "no sampler": ({"sampler": "hein"}, "no sampler is called `hein`"),
     "no precision": ({"precision": "fp64"}, "`fp64`"),
     "setting of the sampler": ({"sampler_settings": {"stepz": 3}}, "[sampler] has no setting `stepz`"),
 }  # fmt: skip
