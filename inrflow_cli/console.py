@@ -299,7 +299,7 @@ def progress(total: int | None, unit: str, *, title: str = "done") -> Iterator[P
     with _plain_lines(state.line):
         yield state
     state.is_open = False
-    if state.done or not state.total:
+    if state.done or state.total == 0:
         info(state.line())
 
 

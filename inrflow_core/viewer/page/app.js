@@ -173,6 +173,7 @@ class Page {
   async freeze() {
     this.remember();
     find("freeze").disabled = true;
+    say("evaluating what the page shows ...");
     try {
       await save(await slowRequest("frozen", { fragment: this.fragment }), "inrflow-view.html");
       say("");

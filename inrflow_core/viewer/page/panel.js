@@ -197,8 +197,8 @@ export class Panel {
     this.follow(parameters, signal);
     try {
       const answer = await (await this.requestRecord(parameters, signal)).json();
-      for (const name of ["stale", "failed"]) mark(name, false);
-      views.forEach(show);
+      mark("failed", false);
+      for (const view of views) this.showRecorded(view, show, controller);
       const { options } = answer;
       const words = [answer.class ?? (answer.label === null ? null : answer.label < 0 ? "no class" : `class ${answer.label}`)];
       if (options.sampler) words.push(options.sampler.split(" ")[0].replaceAll("_", "-"));
@@ -216,6 +216,12 @@ export class Panel {
     } finally {
       controller.abort(); // of what follows it
     }
+  }
+
+  /** Show a view of what is recorded; it stays faded until it is drawn, or until another recording begins. */
+  async showRecorded(view, show, controller) {
+    await show(view);
+    if (this.recording === controller) view.pane.classList.remove("stale");
   }
 
   /** Say which step a recording is at, until the signal aborts. */
