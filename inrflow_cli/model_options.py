@@ -103,7 +103,7 @@ def open_model(
     source = run if run is not None else _latest(fitting, writable, condition)
     weights = resolve_weights(source, ema=ema, step=step)
     if run is None:
-        console.info(f"sampling from the latest run, `{source}`")
+        console.info(f"the model is the latest run, `{source}`")
     title = title_of(source)
     with console.announce(f"loading `{title}`"):
         model = models.load(weights, distributed.process_device(device), title if title != str(source) else None)

@@ -98,14 +98,15 @@ def view(
     _check_export(export, fragment, overwrite=overwrite)
     retain_freed_pages()
     sources = [*(runs or []), *(shipped.weights_file(name) for name in models or [])] or [viewed_run.latest()]
-    functions = Functions(
-        viewed_run.open_runs(sources),
-        device=distributed.process_device(device),
-        memory=int(memory * 1e9),
-        max_side=max_side,
-    )
-    if image is not None:
-        functions.add_first_image(image)
+    with console.announce("opening the runs"):
+        functions = Functions(
+            viewed_run.open_runs(sources),
+            device=distributed.process_device(device),
+            memory=int(memory * 1e9),
+            max_side=max_side,
+        )
+        if image is not None:
+            functions.add_first_image(image)
     if export is not None:
         _export(functions, export, fragment, threads=threads)
         console.print_json({"out": str(export), "runs": [str(source) for source in sources]}, as_json=json)

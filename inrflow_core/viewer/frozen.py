@@ -169,6 +169,9 @@ def _section(functions: Functions, own: Selection, view: Mapping[str, Any], prog
     run = functions.runs[own.run]
     described, recorded = run.describe(), functions.record(own, progress)
     options = {**recorded.options_as_text(), **recorded.origin}
+    if "sampler" in options:
+        name, *settings = options["sampler"].split(" ")
+        options["sampler"] = " ".join([name.replace("_", "-"), *settings])
     if recorded.example is None:
         options["seed"] = str(own.seed)
     if recorded.labels is not None:
