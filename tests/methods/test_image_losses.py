@@ -160,8 +160,8 @@ def test_a_resumed_run_with_an_adversary_equals_an_unbroken_one_and_both_optimiz
     lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     losses = [line["loss_discriminator"] for line in lines if "loss_discriminator" in line]
     assert losses[0] == 0 and min(losses[1:]) > 0 and len(losses) == 3
-    idle = setup.train(job(data, tmp_path / "idle", start=100))
-    first = setup.train(job(data, tmp_path / "first", until=1, start=100))
+    idle = setup.train(job(data, tmp_path / "idle", until=2, start=2))
+    first = setup.train(job(data, tmp_path / "first", until=1, start=2))
     moved = {
         name: not torch.equal(weight, idle.model.method.state_dict()[name])
         for name, weight in first.model.method.state_dict().items()
