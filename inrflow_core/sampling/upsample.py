@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inrflow_core.domains._contract import HasFrames
+import numpy as np
+
+from inrflow_core.domains._contract import HasFrames, InputExample
 from inrflow_core.errors import UsageError
 from inrflow_core.fields import Camera, Field
 from inrflow_core.geometry import cloud_files
@@ -158,7 +160,7 @@ def upsample_files(
         write_samples.check_frame_rate(model, settings.size, out)
     none: list[int | None] = [None] * len(files)
     labels = none if settings.label is None else resolve_labels(model, range(len(files)), settings.label) or none
-    rows = []
+    rows, read_at = [], []
     with _progress(reporter, len(files)) as (of_files, of_parts, announce):
         for file, out, label in zip(files, outs, labels, strict=True):
             example = invert.read_input(model, file, settings.camera)
@@ -182,11 +184,19 @@ def upsample_files(
             with announce("computing the error of the reconstruction"):
                 error = invert.reconstruction_error(model, example, field, settings.chunk)
             rows.append({"file": str(file), "out": str(out)} | error)
+            read_at.append(_read_at(example))
             of_files(len(rows), len(files))
-    for row in rows:
+    for row, size in zip(rows, read_at, strict=True):
         score = ", ".join(form.format(row[name]) for name, form in ERRORS.items() if name in row)
-        reporter.log(f"wrote `{row['out']}`; `{row['file']}` is reconstructed to {score or 'an empty shape'}")
+        reporter.log(f"wrote `{row['out']}`; `{row['file']}`{size} is reconstructed to {score or 'an empty shape'}")
     return {"run": str(weights), "files": rows}
+
+
+def _read_at(example: InputExample) -> str:
+    """At which size the model reads an image, which is the one that is inverted; empty of anything else."""
+    values = example.values
+    is_image = isinstance(values, np.ndarray) and values.dtype == np.uint8 and values.ndim == 3
+    return f", read at {values.shape[0]} x {values.shape[1]} pixels," if is_image else ""
 
 
 @contextmanager

@@ -124,3 +124,9 @@ def test_a_divider_line_of_a_web_page_takes_no_gigabytes():
     line[:, 9_990:10_010] = 200
     made = image_io.center_crop(Image.fromarray(line), 64)
     assert made.shape == (64, 64, 3) and (made == 200).all()
+
+
+def test_upsample_says_at_which_size_the_model_reads_an_image(capsys):
+    Image.fromarray(GENERATOR.integers(0, 256, (60, 90, 3), dtype=np.uint8)).save("large.png")
+    assert run(["upsample", "large.png", "out.png", "--run", "images"]) == 0
+    assert f"`large.png`, read at {SIDE} x {SIDE} pixels, is reconstructed to" in capsys.readouterr().err
