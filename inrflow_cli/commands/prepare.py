@@ -285,11 +285,14 @@ def _progress(job: PrepareJob) -> Iterator[Progress]:
     """A progress line, shown as soon as the items are counted."""
     console.info(f"looking through `{job.source}`" if job.dataset.NEEDS_SOURCE else f"making `{job.name}`")
     with contextlib.ExitStack() as stack:
+        counting = stack.enter_context(contextlib.ExitStack())
+        counting.enter_context(console.announce("counting the items"))
         shown: console.Progress | None = None
 
         def progress(done: int, total: int) -> None:
             nonlocal shown
             if shown is None:
+                counting.close()
                 shown = stack.enter_context(console.progress(total, "items", title=f"preparing {job.name}"))
             shown.advance(done - shown.done)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -336,3 +338,23 @@ def test_statistics_that_cannot_be_are_refused_before_the_work(
     monkeypatch.delenv("INRFLOW_WEIGHTS", raising=False)
     code, _, stderr = run(f"digits --out digits --limit 40 --statistics {metric}", capsys)
     assert code == expected and message in stderr and not Path("digits").exists()
+
+
+def test_counting_the_items_is_not_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    image_files("a")
+    scan = registry.find("datasets", "image-folder").scan
+
+    def scan_slowly(*arguments: Any) -> Any:
+        monkeypatch.setattr(console, "REPEAT", 0.02)
+        end = time.monotonic() + 10
+        said = ""
+        while "counting the items: " not in said:
+            assert time.monotonic() < end, said
+            time.sleep(0.01)
+            said += capsys.readouterr().err
+        monkeypatch.setattr(console, "REPEAT", 3600.0)
+        return scan(*arguments)
+
+    monkeypatch.setattr(registry.find("datasets", "image-folder"), "scan", scan_slowly)
+    code, _, stderr = run("image-folder --source a --out shards --resolution 8", capsys)
+    assert code == 0 and "counting the items" not in stderr and "wrote `shards`" in stderr
